@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What a device needs of its back-end, whatever kind it is: one table of functions, one file for
+ * each kind. Control thread, fiber context.
+ *
+ * Setters may be queued: 0 only means "on its way". svq_backend_flush() waits until the back-end
+ * has done everything queued before and returns the first refusal. A switch queues a whole device's
+ * rings and pays for one round trip.
+ *
+ * Errors: -EREMOTEIO when the back-end refused (it lives on); anything else means that it can no
+ * longer be talked to, and the caller closes it.
+ */
+#ifndef SVQ_BACKEND_BACKEND_H
+#define SVQ_BACKEND_BACKEND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <shadowvq/mem.h>
+#include <shadowvq/vhost_user.h>
+
+struct svq_backend;
+
+struct svq_backend_ops {
+    const char *scheme; /* what stands before the colon in backend=SCHEME:ADDRESS */
+
+    /* One attempt; then features and protocol_features are known. */
+    int (*open)(struct svq_backend *backend);
+    void (*close)(struct svq_backend *backend);
+    void (*free)(struct svq_backend *backend);
+    /* Readable or hung up between requests means that the back-end is gone. */
+    int (*fd)(const struct svq_backend *backend);
+
+    int (*flush)(struct svq_backend *backend);
+
+    int (*set_owner)(struct svq_backend *backend);
+    int (*reset)(struct svq_backend *backend, uint32_t request);
+    int (*set_protocol_features)(struct svq_backend *backend, uint64_t features);
+    int (*set_features)(struct svq_backend *backend, uint64_t features);
+    int (*get_queue_num)(struct svq_backend *backend, uint64_t *num);
+    int (*get_max_mem_slots)(struct svq_backend *backend, uint64_t *slots);
+
+    int (*set_mem_table)(struct svq_backend *backend, const struct svq_region *regions,
+                         unsigned count);
+    int (*add_region)(struct svq_backend *backend, const struct svq_region *region);
+    int (*remove_region)(struct svq_backend *backend, const struct svq_region *region);
+    int (*set_log)(struct svq_backend *backend, int fd, uint64_t size, uint64_t offset);
+
+    int (*set_vring_num)(struct svq_backend *backend, unsigned index, unsigned num);
+    int (*set_vring_addr)(struct svq_backend *backend, const struct svq_vu_vring_addr *addr);
+    int (*set_vring_base)(struct svq_backend *backend, unsigned index, uint32_t base);
+    /* Stops the ring; waits for the back-end's drain. */
+    int (*get_vring_base)(struct svq_backend *backend, unsigned index, uint32_t *base);
+    /* request: SVQ_VU_SET_VRING_KICK, _CALL or _ERR; fd -1: none. */
+    int (*set_vring_fd)(struct svq_backend *backend, uint32_t request, unsigned index, int fd);
+    int (*set_vring_enable)(struct svq_backend *backend, unsigned index, bool enable);
+
+    /* Any other request as the front-end sent it; flushes first. Typed requests fill `reply`. */
+    int (*forward)(struct svq_backend *backend, const struct svq_vu_message *request,
+                   struct svq_vu_message *reply);
+};
+
+struct svq_backend {
+    const struct svq_backend_ops *ops;
+    const char *tag;         /* the device's id, for log lines */
+    int64_t message_timeout; /* nanoseconds */
+    int64_t drain_timeout;   /* nanoseconds, on top of it for GET_VRING_BASE */
+
+    /* Valid while open. */
+    uint64_t features;
+    uint64_t protocol_features;
+    uint64_t protocol_acked;
+};
+
+/* backend=vhost-user:PATH. Return: 0 or -ENOMEM. */
+int svq_backend_vhost_user_new(const char *path, struct svq_backend **out);
+
+static inline bool svq_backend_has(const struct svq_backend *backend, unsigned protocol_feature)
+{
+    return backend->protocol_features & SVQ_BIT(protocol_feature);
+}
+
+#endif

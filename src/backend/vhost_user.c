@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A back-end that speaks vhost-user: we are its front-end.
+ *
+ * With REPLY_ACK every setter asks for an ack but does not wait for it: acks come in the order of
+ * the requests, and flush() collects them. Without REPLY_ACK a GET_FEATURES round trip tells that
+ * everything before it has been read. A back-end that keeps us waiting longer than message-timeout
+ * is given up: its next bytes could be the answer to anything.
+ */
+#include "backend/backend.h"
+#include "base/log.h"
+#include "base/unix_socket.h"
+#include "event/fiber.h"
+#include "vhost/conn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Unanswered requests at most: both sockets' buffers hold far more than this. */
+#define MAX_PENDING 64
+
+struct vhost_user {
+    struct svq_backend backend;
+    char *path;
+    int fd;
+    bool unsynced; /* something was sent without asking for an ack */
+    unsigned pending;
+    uint8_t requests[MAX_PENDING]; /* whose acks are due, oldest first */
+    struct svq_vu_message out;
+    struct svq_vu_message in;
+};
+
+static struct vhost_user *from_backend(struct svq_backend *backend)
+{
+    return (struct vhost_user *)backend;
+}
+
+static const char *name_of(uint32_t request)
+{
+    return svq_vu_name(SVQ_VU_TO_BACKEND, request);
+}
+
+/* ---- One request ----------------------------------------------------------------------------------- */
+
+static int vu_send(struct vhost_user *vu, const struct svq_vu_message *msg)
+{
+    int err = svq_conn_send(vu->fd, msg, svq_deadline(vu->backend.message_timeout));
+
+    svq_debug(vu->backend.tag, "to back-end: %s, %u bytes, %u fds", name_of(msg->header.request),
+              msg->header.size, msg->fd_count);
+    if (err == -ETIMEDOUT)
+        svq_error(vu->backend.tag, "back-end does not read %s", name_of(msg->header.request));
+    else if (err)
+        svq_error(vu->backend.tag, "cannot send %s to the back-end: %s",
+                  name_of(msg->header.request), strerror(-err));
+    return err;
+}
+
+/* The answer to `request` into vu->in; its fds are the caller's. */
+static int vu_recv(struct vhost_user *vu, uint32_t request)
+{
+    struct svq_vu_message *in = &vu->in;
+    int64_t timeout = vu->backend.message_timeout;
+    int got;
+
+    if (request == SVQ_VU_GET_VRING_BASE)
+        timeout += vu->backend.drain_timeout;
+    got = svq_conn_recv(vu->fd, in, svq_deadline(timeout));
+    if (got == 0)
+        got = -ECONNRESET;
+    if (got == -ETIMEDOUT)
+        svq_error(vu->backend.tag, "back-end has not answered %s for %.1f s; giving it up",
+                  name_of(request), (double)timeout / SVQ_SEC);
+    else if (got < 0)
+        svq_error(vu->backend.tag, "back-end left before it answered %s: %s", name_of(request),
+                  strerror(-got));
+    if (got < 0)
+        return got;
+    if (in->header.request != request || !(in->header.flags & SVQ_VU_REPLY) ||
+        (in->header.flags & SVQ_VU_VERSION_MASK) != SVQ_VU_VERSION) {
+        svq_error(vu->backend.tag, "back-end answered %s with request %u, flags 0x%x",
+                  name_of(request), in->header.request, in->header.flags);
+        svq_message_close_fds(in);
+        return -EPROTO;
+    }
+    return 0;
+}
+
+static int wrong_size(struct vhost_user *vu, uint32_t request)
+{
+    svq_error(vu->backend.tag, "back-end answered %s with %u bytes", name_of(request),
+              vu->in.header.size);
+    svq_message_close_fds(&vu->in);
+    return -EPROTO;
+}
+
+static int vu_take_acks(struct vhost_user *vu)
+{
+    int result = 0;
+
+    for (unsigned i = 0; i < vu->pending; i++) {
+        int err = vu_recv(vu, vu->requests[i]);
+
+        if (err)
+            return err;
+        if (vu->in.header.size != sizeof(uint64_t))
+            return wrong_size(vu, vu->requests[i]);
+        svq_message_close_fds(&vu->in);
+        if (!vu->in.payload.u64)
+            continue;
+        svq_warning(vu->backend.tag, "back-end refused %s", name_of(vu->requests[i]));
+        if (!result)
+            result = -EREMOTEIO;
+    }
+    vu->pending = 0;
+    return result;
+}
+
+static int vu_get_u64(struct vhost_user *vu, uint32_t request, uint64_t *value);
+
+static int vu_flush(struct svq_backend *backend)
+{
+    struct vhost_user *vu = from_backend(backend);
+    uint64_t ignored;
+    int err = vu_take_acks(vu);
+
+    if (err || !vu->unsynced)
+        return err;
+    return vu_get_u64(vu, SVQ_VU_GET_FEATURES, &ignored);
+}
+
+/* Queue a request that has no answer of its own. */
+static int vu_queue(struct vhost_user *vu, struct svq_vu_message *msg)
+{
+    int err;
+
+    if (vu->pending == MAX_PENDING) {
+        err = vu_take_acks(vu);
+        if (err)
+            return err;
+    }
+    if (vu->backend.protocol_acked & SVQ_BIT(SVQ_VU_PROTOCOL_F_REPLY_ACK)) {
+        msg->header.flags |= SVQ_VU_NEED_REPLY;
+        vu->requests[vu->pending++] = msg->header.request;
+    } else {
+        vu->unsynced = true;
+    }
+    return vu_send(vu, msg);
+}
+
+/* A request with an answer of its own, which is left in vu->in. */
+static int vu_ask(struct vhost_user *vu, struct svq_vu_message *msg)
+{
+    int err = vu_take_acks(vu);
+
+    if (!err)
+        err = vu_send(vu, msg);
+    if (!err)
+        err = vu_recv(vu, msg->header.request);
+    if (!err)
+        vu->unsynced = false;
+    return err;
+}
+
+static int vu_get_u64(struct vhost_user *vu, uint32_t request, uint64_t *value)
+{
+    int err;
+
+    svq_message_init(&vu->out, request);
+    err = vu_ask(vu, &vu->out);
+    if (err)
+        return err;
+    if (vu->in.header.size != sizeof(uint64_t))
+        return wrong_size(vu, request);
+    svq_message_close_fds(&vu->in);
+    *value = vu->in.payload.u64;
+    return 0;
+}
+
+static int vu_queue_u64(struct svq_backend *backend, uint32_t request, uint64_t value)
+{
+    struct vhost_user *vu = from_backend(backend);
+
+    svq_message_u64(&vu->out, request, value);
+    return vu_queue(vu, &vu->out);
+}
+
+static int vu_queue_state(struct svq_backend *backend, uint32_t request, unsigned index,
+                          uint32_t num)
+{
+    struct vhost_user *vu = from_backend(backend);
+
+    svq_message_init(&vu->out, request);
+    vu->out.payload.state = (struct svq_vu_vring_state){.index = index, .num = num};
+    vu->out.header.size = sizeof(vu->out.payload.state);
+    return vu_queue(vu, &vu->out);
+}
+
+/* ---- Connection ------------------------------------------------------------------------------------- */
+
+static void vu_close(struct svq_backend *backend)
+{
+    struct vhost_user *vu = from_backend(backend);
+
+    if (vu->fd >= 0)
+        close(vu->fd);
+    vu->fd = -1;
+    vu->pending = 0;
+    vu->unsynced = false;
+    backend->features = 0;
+    backend->protocol_features = 0;
+    backend->protocol_acked = 0;
+}
+
+static int vu_open(struct svq_backend *backend)
+{
+    struct vhost_user *vu = from_backend(backend);
+    int err;
+
+    vu->fd = svq_unix_connect(vu->path);
+    if (vu->fd < 0)
+        return vu->fd;
+    err = vu_get_u64(vu, SVQ_VU_GET_FEATURES, &backend->features);
+    if (!err && backend->features & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES))
+        err = vu_get_u64(vu, SVQ_VU_GET_PROTOCOL_FEATURES, &backend->protocol_features);
+    if (err)
+        vu_close(backend);
+    return err;
+}
+
+static void vu_free(struct svq_backend *backend)
+{
+    struct vhost_user *vu = from_backend(backend);
+
+    vu_close(backend);
+    free(vu->path);
+    free(vu);
+}
+
+static int vu_fd(const struct svq_backend *backend)
+{
+    return ((const struct vhost_user *)backend)->fd;
+}
+
+/* ---- Device ------------------------------------------------------------------------------------------ */
+
+static int vu_set_owner(struct svq_backend *backend)
+{
+    struct vhost_user *vu = from_backend(backend);
+
+    svq_message_init(&vu->out, SVQ_VU_SET_OWNER);
+    return vu_queue(vu, &vu->out);
+}
+
+static int vu_reset(struct svq_backend *backend, uint32_t request)
+{
+    struct vhost_user *vu = from_backend(backend);
+
+    svq_message_init(&vu->out, request);
+    return vu_queue(vu, &vu->out);
+}
+
+static int vu_set_protocol_features(struct svq_backend *backend, uint64_t features)
+{
+    struct vhost_user *vu = from_backend(backend);
+    int err;
+
+    /* No ack: whether acks exist is just being decided. */
+    err = vu_take_acks(vu);
+    if (err)
+        return err;
+    svq_message_u64(&vu->out, SVQ_VU_SET_PROTOCOL_FEATURES, features);
+    err = vu_send(vu, &vu->out);
+    backend->protocol_acked = features;
+    return err;
+}
+
+static int vu_set_features(struct svq_backend *backend, uint64_t features)
+{
+    return vu_queue_u64(backend, SVQ_VU_SET_FEATURES, features);
+}
+
+static int vu_get_queue_num(struct svq_backend *backend, uint64_t *num)
+{
+    return vu_get_u64(from_backend(backend), SVQ_VU_GET_QUEUE_NUM, num);
+}
+
+static int vu_get_max_mem_slots(struct svq_backend *backend, uint64_t *slots)
+{
+    return vu_get_u64(from_backend(backend), SVQ_VU_GET_MAX_MEM_SLOTS, slots);
+}
+
+static struct svq_vu_region wire_region(const struct svq_region *r)
+{
+    return (struct svq_vu_region){
+        .guest_addr = r->gpa,
+        .size = r->size,
+        .user_addr = r->uaddr,
+        .mmap_offset = r->offset,
+    };
+}
+
+static int vu_set_mem_table(struct svq_backend *backend, const struct svq_region *regions,
+                            unsigned count)
+{
+    struct vhost_user *vu = from_backend(backend);
+    struct svq_vu_message *msg = &vu->out;
+
+    svq_message_init(msg, SVQ_VU_SET_MEM_TABLE);
+    msg->payload.table.count = count;
+    msg->payload.table.padding = 0;
+    for (unsigned i = 0; i < count; i++) {
+        msg->payload.table.regions[i] = wire_region(&regions[i]);
+        msg->fds[i] = regions[i].fd;
+    }
+    msg->fd_count = count;
+    msg->header.size = offsetof(struct svq_vu_mem_table, regions) +
+                       count * sizeof(struct svq_vu_region);
+    return vu_queue(vu, msg);
+}
+
+static int vu_one_region(struct svq_backend *backend, uint32_t request,
+                         const struct svq_region *region, bool with_fd)
+{
+    struct vhost_user *vu = from_backend(backend);
+    struct svq_vu_message *msg = &vu->out;
+
+    svq_message_init(msg, request);
+    msg->payload.region = (struct svq_vu_single_region){.region = wire_region(region)};
+    msg->header.size = sizeof(msg->payload.region);
+    if (with_fd) {
+        msg->fds[0] = region->fd;
+        msg->fd_count = 1;
+    }
+    return vu_queue(vu, msg);
+}
+
+static int vu_add_region(struct svq_backend *backend, const struct svq_region *region)
+{
+    return vu_one_region(backend, SVQ_VU_ADD_MEM_REG, region, true);
+}
+
+static int vu_remove_region(struct svq_backend *backend, const struct svq_region *region)
+{
+    return vu_one_region(backend, SVQ_VU_REM_MEM_REG, region, false);
+}
+
+static int vu_set_log(struct svq_backend *backend, int fd, uint64_t size, uint64_t offset)
+{
+    struct vhost_user *vu = from_backend(backend);
+    struct svq_vu_message *msg = &vu->out;
+    int err;
+
+    svq_message_init(msg, SVQ_VU_SET_LOG_BASE);
+    msg->payload.log = (struct svq_vu_log){.size = size, .offset = offset};
+    msg->header.size = sizeof(msg->payload.log);
+    msg->fds[0] = fd;
+    msg->fd_count = 1;
+    err = vu_ask(vu, msg);
+    if (err)
+        return err;
+    /* Back-ends answer with 0, 8 or 16 bytes; an 8-byte value is an ack. */
+    svq_message_close_fds(&vu->in);
+    return vu->in.header.size == sizeof(uint64_t) && vu->in.payload.u64 ? -EREMOTEIO : 0;
+}
+
+/* ---- Rings ------------------------------------------------------------------------------------------- */
+
+static int vu_set_vring_num(struct svq_backend *backend, unsigned index, unsigned num)
+{
+    return vu_queue_state(backend, SVQ_VU_SET_VRING_NUM, index, num);
+}
+
+static int vu_set_vring_addr(struct svq_backend *backend, const struct svq_vu_vring_addr *addr)
+{
+    struct vhost_user *vu = from_backend(backend);
+
+    svq_message_init(&vu->out, SVQ_VU_SET_VRING_ADDR);
+    vu->out.payload.addr = *addr;
+    vu->out.header.size = sizeof(*addr);
+    return vu_queue(vu, &vu->out);
+}
+
+static int vu_set_vring_base(struct svq_backend *backend, unsigned index, uint32_t base)
+{
+    return vu_queue_state(backend, SVQ_VU_SET_VRING_BASE, index, base);
+}
+
+static int vu_get_vring_base(struct svq_backend *backend, unsigned index, uint32_t *base)
+{
+    struct vhost_user *vu = from_backend(backend);
+    int err;
+
+    svq_message_init(&vu->out, SVQ_VU_GET_VRING_BASE);
+    vu->out.payload.state = (struct svq_vu_vring_state){.index = index};
+    vu->out.header.size = sizeof(vu->out.payload.state);
+    err = vu_ask(vu, &vu->out);
+    if (err)
+        return err;
+    if (vu->in.header.size != sizeof(vu->in.payload.state))
+        return wrong_size(vu, SVQ_VU_GET_VRING_BASE);
+    svq_message_close_fds(&vu->in);
+    if (vu->in.payload.state.index != index) {
+        svq_error(backend->tag, "back-end answered GET_VRING_BASE of queue %u for queue %u", index,
+                  vu->in.payload.state.index);
+        return -EPROTO;
+    }
+    *base = vu->in.payload.state.num;
+    return 0;
+}
+
+static int vu_set_vring_fd(struct svq_backend *backend, uint32_t request, unsigned index, int fd)
+{
+    struct vhost_user *vu = from_backend(backend);
+
+    svq_message_u64(&vu->out, request, index | (fd < 0 ? SVQ_VU_VRING_NOFD : 0));
+    if (fd >= 0) {
+        vu->out.fds[0] = fd;
+        vu->out.fd_count = 1;
+    }
+    return vu_queue(vu, &vu->out);
+}
+
+static int vu_set_vring_enable(struct svq_backend *backend, unsigned index, bool enable)
+{
+    return vu_queue_state(backend, SVQ_VU_SET_VRING_ENABLE, index, enable);
+}
+
+/* ---- Everything else --------------------------------------------------------------------------------- */
+
+static int vu_forward(struct svq_backend *backend, const struct svq_vu_message *request,
+                      struct svq_vu_message *reply)
+{
+    struct vhost_user *vu = from_backend(backend);
+    int err;
+
+    vu->out = *request;
+    vu->out.header.flags = SVQ_VU_VERSION;
+    if (svq_vu_rule(SVQ_VU_TO_BACKEND, request->header.request)->reply != SVQ_VU_REPLY_TYPED) {
+        err = vu_queue(vu, &vu->out);
+        return err ? err : vu_flush(backend);
+    }
+    err = vu_ask(vu, &vu->out);
+    if (!err)
+        *reply = vu->in;
+    return err;
+}
+
+static const struct svq_backend_ops vhost_user_ops = {
+    .scheme = "vhost-user",
+    .open = vu_open,
+    .close = vu_close,
+    .free = vu_free,
+    .fd = vu_fd,
+    .flush = vu_flush,
+    .set_owner = vu_set_owner,
+    .reset = vu_reset,
+    .set_protocol_features = vu_set_protocol_features,
+    .set_features = vu_set_features,
+    .get_queue_num = vu_get_queue_num,
+    .get_max_mem_slots = vu_get_max_mem_slots,
+    .set_mem_table = vu_set_mem_table,
+    .add_region = vu_add_region,
+    .remove_region = vu_remove_region,
+    .set_log = vu_set_log,
+    .set_vring_num = vu_set_vring_num,
+    .set_vring_addr = vu_set_vring_addr,
+    .set_vring_base = vu_set_vring_base,
+    .get_vring_base = vu_get_vring_base,
+    .set_vring_fd = vu_set_vring_fd,
+    .set_vring_enable = vu_set_vring_enable,
+    .forward = vu_forward,
+};
+
+int svq_backend_vhost_user_new(const char *path, struct svq_backend **out)
+{
+    struct vhost_user *vu = calloc(1, sizeof(*vu));
+
+    if (!vu)
+        return -ENOMEM;
+    vu->path = strdup(path);
+    if (!vu->path) {
+        free(vu);
+        return -ENOMEM;
+    }
+    vu->backend.ops = &vhost_user_ops;
+    vu->fd = -1;
+    *out = &vu->backend;
+    return 0;
+}

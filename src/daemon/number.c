@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "daemon/number.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool svq_number_parse(const char *text, uint64_t max, uint64_t *out)
+{
+    uint64_t value = 0;
+    const char *p;
+
+    if (text[0] == '\0')
+        return false;
+    for (p = text; *p; p++) {
+        unsigned digit = (unsigned)(*p - '0');
+
+        if (digit > 9 || value > (UINT64_MAX - digit) / 10)
+            return false;
+        value = value * 10 + digit;
+    }
+    if (value > max)
+        return false;
+    *out = value;
+    return true;
+}
+
+bool svq_seconds_parse(const char *text, int64_t *nanoseconds)
+{
+    size_t whole = strspn(text, "0123456789");
+    size_t length = whole;
+
+    if (whole == 0)
+        return false;
+    if (text[whole] == '.') {
+        size_t fraction = strspn(text + whole + 1, "0123456789");
+
+        if (fraction == 0)
+            return false;
+        length += 1 + fraction;
+    }
+    if (text[length] != '\0')
+        return false;
+    return svq_seconds_convert(strtod(text, NULL), nanoseconds);
+}
+
+bool svq_seconds_convert(double seconds, int64_t *nanoseconds)
+{
+    if (!(seconds >= SVQ_SECONDS_MIN && seconds <= SVQ_SECONDS_MAX))
+        return false;
+    *nanoseconds = (int64_t)(seconds * 1e9 + 0.5);
+    return true;
+}

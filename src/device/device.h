@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A device: one front-end, one back-end and the queues between them; its state machine and its
+ * switches. This is what the daemon (options, QMP) sees of it.
+ *
+ * Everything here belongs to the control thread. Calls marked "fiber" wait for the device and must
+ * run inside a fiber.
+ */
+#ifndef SVQ_DEVICE_DEVICE_H
+#define SVQ_DEVICE_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct svq_loop;
+struct svq_engine;
+struct svq_device;
+
+enum svq_shadow_policy { SVQ_SHADOW_AUTO, SVQ_SHADOW_ON, SVQ_SHADOW_OFF };
+enum svq_dirty_log_policy { SVQ_DIRTY_LOG_AUTO, SVQ_DIRTY_LOG_SHADOW, SVQ_DIRTY_LOG_BACKEND };
+enum svq_device_mode { SVQ_MODE_STOPPED, SVQ_MODE_PASS_THROUGH, SVQ_MODE_SHADOW };
+/* Who writes the dirty log now. */
+enum svq_logging { SVQ_LOGGING_OFF, SVQ_LOGGING_SHADOW, SVQ_LOGGING_BACKEND };
+
+/* What a device is made of; strings are copied by svq_device_new(). */
+struct svq_device_config {
+    const char *id;
+    const char *frontend; /* PATH to listen on, or connect:PATH */
+    const char *backend;  /* vhost-user:PATH */
+    enum svq_shadow_policy shadow;
+    enum svq_dirty_log_policy dirty_log;
+    int64_t message_timeout; /* nanoseconds a peer may take to answer a message */
+    int64_t drain_timeout;   /* nanoseconds a back-end may take to complete what it took */
+};
+
+#define SVQ_DEFAULT_MESSAGE_TIMEOUT (INT64_C(10) * 1000000000)
+#define SVQ_DEFAULT_DRAIN_TIMEOUT   (INT64_C(5) * 1000000000)
+
+/* Something an operator wants to hear of. Strings live for the duration of the callback. */
+enum svq_event_type {
+    SVQ_EVENT_SHADOW_CHANGED,        /* shadow, microseconds, reason */
+    SVQ_EVENT_FRONTEND_CONNECTED,    /* - */
+    SVQ_EVENT_FRONTEND_DISCONNECTED, /* reason */
+    SVQ_EVENT_BACKEND_CONNECTED,     /* - */
+    SVQ_EVENT_BACKEND_DISCONNECTED,  /* reason */
+    SVQ_EVENT_QUEUE_ERROR,           /* queue, side ("guest" or "backend"), reason */
+    SVQ_EVENT_DEVICE_ERROR           /* reason */
+};
+
+struct svq_event {
+    enum svq_event_type type;
+    const char *id;
+    const char *reason;
+    const char *side;
+    unsigned queue;
+    bool shadow;
+    uint64_t microseconds;
+};
+
+/* What all devices share. Must outlive them. */
+struct svq_device_context {
+    struct svq_loop *loop;
+    struct svq_engine *engine;
+    void (*event)(void *opaque, const struct svq_event *event);
+    void *opaque;
+};
+
+/**
+ * svq_device_check_config() - is this a device that could be made? No side effects.
+ * @why: on failure a static text that says what to change
+ *
+ * Return: 0 or -EINVAL.
+ */
+int svq_device_check_config(const struct svq_device_config *config, const char **why);
+
+/**
+ * svq_device_new() - bind the front-end's socket and start serving.
+ *
+ * Return: 0, -EINVAL (see svq_device_check_config()), or the socket's error.
+ */
+int svq_device_new(const struct svq_device_context *context,
+                   const struct svq_device_config *config, struct svq_device **out);
+
+/* Fiber: disconnect both peers, wait for the device's own fibers to end, free it. */
+void svq_device_delete(struct svq_device *device);
+
+const char *svq_device_id(const struct svq_device *device);
+
+/**
+ * svq_device_enable_shadow() - switch by hand; idempotent. Fiber.
+ * @cause: on failure the RFC's cause: "Device is not started", "Use packed vq",
+ *         "Device use IOMMU" or "Error enabling (see monitor)"; static
+ *
+ * Return: 0 or -errno.
+ */
+int svq_device_enable_shadow(struct svq_device *device, bool enable, const char **cause);
+
+/**
+ * svq_device_set_policy() - change the policy; a started device switches at once when the new
+ * policy asks for another mode. Fiber. @cause as above.
+ */
+int svq_device_set_policy(struct svq_device *device, enum svq_shadow_policy policy,
+                          const char **cause);
+
+/* ---- What status shows -------------------------------------------------------------------- */
+
+struct svq_device_info {
+    const char *id;
+    const char *frontend;
+    const char *backend;
+    enum svq_device_mode mode;
+    enum svq_shadow_policy shadow;
+    enum svq_dirty_log_policy dirty_log;
+    enum svq_logging logging;
+    bool frontend_connected;
+    bool backend_connected;
+    uint64_t features_backend;
+    uint64_t features_offered;
+    uint64_t features_acked;
+    uint64_t protocol_backend;
+    uint64_t protocol_offered;
+    uint64_t protocol_acked;
+    uint64_t switches;
+    bool last_switch_shadow;           /* valid when switches > 0 */
+    uint64_t last_switch_microseconds; /* likewise */
+    const char *last_error;            /* NULL: none */
+    unsigned queues;                   /* highest vring index seen, plus one */
+};
+
+struct svq_queue_info {
+    unsigned index;
+    unsigned size;
+    bool packed;
+    bool enabled;
+    bool started;
+    bool shadow;
+    bool has_indices; /* guest_* are valid: the ring is known and mapped */
+    uint16_t guest_avail;
+    uint16_t guest_used;
+    uint16_t backend_avail; /* backend_*: valid when shadow */
+    uint16_t backend_used;
+    unsigned in_flight;
+    uint64_t chains;
+    uint64_t bytes;
+    uint64_t guest_kicks;
+    uint64_t backend_kicks;
+    uint64_t backend_calls;
+    uint64_t guest_calls;
+    unsigned worker;
+    const char *error; /* NULL: none */
+};
+
+/* Strings live until the device changes, i.e. until the caller waits. */
+void svq_device_info(const struct svq_device *device, struct svq_device_info *info);
+/* Return: false when that vring was never configured. */
+bool svq_device_queue_info(const struct svq_device *device, unsigned index,
+                           struct svq_queue_info *info);
+
+#endif

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The dirty log. Either the back-end writes it (then its messages pass), or the shadow does: then the
+ * back-end never hears of it, and the device is shadowed for as long as the front-end logs. A shadow
+ * that is on for another reason logs as well, since it writes the guest's used rings.
+ *
+ * Front-ends read an old log as soon as SET_LOG_BASE for a new one is answered, so nothing may write
+ * to it after that: every relay has taken the new one before the answer goes out.
+ */
+#include "device/internal.h"
+
+bool dirty_backend_logs(const struct svq_device *device)
+{
+    bool can = device->backend->features & SVQ_BIT(SVQ_F_LOG_ALL) &&
+               svq_backend_has(device->backend, SVQ_VU_PROTOCOL_F_LOG_SHMFD);
+
+    switch (device->dirty_log) {
+    case SVQ_DIRTY_LOG_SHADOW:
+        return false;
+    case SVQ_DIRTY_LOG_BACKEND:
+        return can;
+    default:
+        /* A shadow that is always on logs more cheaply than both together. */
+        return can && device->policy != SVQ_SHADOW_ON;
+    }
+}
+
+bool dirty_possible(const struct svq_device *device)
+{
+    if (dirty_backend_logs(device))
+        return true;
+    return device->dirty_log != SVQ_DIRTY_LOG_BACKEND && device->policy != SVQ_SHADOW_OFF;
+}
+
+struct svq_log *dirty_relay_log(const struct svq_device *device)
+{
+    return device->s.logging ? device->s.log : NULL;
+}
+
+static void tell_relays(struct svq_device *device)
+{
+    for_each_queue(device, i, queue)
+        wire_set_log(queue);
+}
+
+/* Send what LOG_ALL changes for the back-end: features, and each ring's own flag. */
+static int tell_backend(struct svq_device *device)
+{
+    struct svq_backend *backend = device->backend;
+    int err = setup_send_features(device);
+
+    if (!err)
+        err = backend->ops->flush(backend);
+    return device_backend_did(device, err);
+}
+
+static int start_logging(struct svq_device *device)
+{
+    const char *cause;
+    int err;
+
+    if (!device->s.log) {
+        svq_error(device->id, "front-end starts logging without SET_LOG_BASE");
+        return -EINVAL;
+    }
+    device->s.logging = true;
+    device->s.log_backend = dirty_backend_logs(device);
+    /* A shadow that is on already begins to log here; a new one logs from its first chain. */
+    tell_relays(device);
+    err = device->s.log_backend ? tell_backend(device)
+                                : shadow_settle(device, "migration", &cause);
+    if (err) {
+        device->s.logging = false;
+        tell_relays(device);
+    }
+    return err;
+}
+
+static int stop_logging(struct svq_device *device)
+{
+    const char *cause;
+
+    device->s.logging = false;
+    tell_relays(device);
+    if (device->s.log_backend)
+        return tell_backend(device);
+    /* A shadow that cannot be left is reported, but no reason to refuse the end of logging. */
+    shadow_settle(device, "migration", &cause);
+    return 0;
+}
+
+int dirty_set_logging(struct svq_device *device, bool logging)
+{
+    return logging ? start_logging(device) : stop_logging(device);
+}
+
+int dirty_set_log_base(struct svq_device *device, struct svq_vu_message *msg,
+                       struct svq_vu_message *reply)
+{
+    struct svq_vu_log log = msg->payload.log;
+    struct svq_log *mapped, *old = device->s.log;
+    int err;
+
+    /* The answer repeats the request: QEMU takes any size, Cloud Hypervisor this one only. */
+    reply->payload.log = log;
+    reply->header.size = sizeof(log);
+    if (msg->header.size != sizeof(log) || msg->fd_count < 1) {
+        reply->payload.log.size = 0;
+        return -EINVAL;
+    }
+    err = svq_log_new(msg->fds[0], log.size, log.offset, &mapped);
+    if (err) {
+        svq_error(device->id, "cannot map the dirty log of %llu bytes at %llu",
+                  (unsigned long long)log.size, (unsigned long long)log.offset);
+        reply->payload.log.size = 0;
+        return err;
+    }
+    if (dirty_backend_logs(device)) {
+        err = device->backend->ops->set_log(device->backend, msg->fds[0], log.size, log.offset);
+        if (device_backend_did(device, err)) {
+            svq_log_unref(mapped);
+            reply->payload.log.size = 0;
+            return err;
+        }
+    }
+    device->s.log = mapped;
+    tell_relays(device);
+    svq_log_unref(old);
+    return 0;
+}
+
+/* An eventfd that says "the log was written". Front-ends poll the log; nobody waits for it. */
+int dirty_set_log_fd(struct svq_device *device, struct svq_vu_message *msg,
+                     struct svq_vu_message *reply)
+{
+    (void)device, (void)msg, (void)reply;
+    return 0;
+}
+
+void dirty_end(struct svq_device *device)
+{
+    svq_log_unref(device->s.log);
+    device->s.log = NULL;
+}

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The guest's memory, and one region of our own in the back-end's view of it: the shadow rings. That
+ * region is offered with the first table, so that a switch never has to change the table.
+ *
+ * Its guest-physical and its user address are the same number, far above what VMMs use: descriptors
+ * never name it, and the relay refuses a guest that does, since it is not part of the guest's map.
+ */
+#include "device/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* 32 TiB: above any guest's memory, below any 47-bit user mapping of a VMM (those grow down). */
+#define RINGS_ADDR (UINT64_C(1) << 45)
+
+/* A back-end without CONFIGURE_MEM_SLOTS takes 8 regions ("Multiple memory regions"). */
+#define DEFAULT_SLOTS 8u
+
+/* Up to this many rings each may have the largest size; with more, 4096 entries. */
+#define ROOMY_RINGS 64u
+#define TIGHT_NUM   4096u
+
+/* ---- The shadow rings' region ------------------------------------------------------------------- */
+
+static bool collides(const struct svq_map *map, uint64_t addr, uint64_t size)
+{
+    for (size_t i = 0; i < svq_map_count(map); i++) {
+        const struct svq_region *r = svq_map_region(map, i);
+
+        if ((r->gpa < addr + size && addr < r->gpa + r->size) ||
+            (r->uaddr < addr + size && addr < r->uaddr + r->size))
+            return true;
+    }
+    return false;
+}
+
+/* An address that neither space uses; 0: none. */
+static uint64_t place_rings(const struct svq_map *map, uint64_t size)
+{
+    for (uint64_t addr = RINGS_ADDR; addr < UINT64_C(1) << 51; addr <<= 1)
+        if (!collides(map, addr, size))
+            return addr;
+    return 0;
+}
+
+/* How many rings this device may get: some back-ends count pairs. */
+static unsigned ring_slots(const struct svq_device *device)
+{
+    uint64_t num = device->s.queue_num * 2;
+
+    return num < 8 ? 8 : num > MAX_QUEUES ? MAX_QUEUES : num;
+}
+
+static int make_rings(struct svq_device *device)
+{
+    unsigned slots = ring_slots(device);
+
+    if (device->s.rings || device->policy == SVQ_SHADOW_OFF)
+        return 0;
+    return svq_region_file_new(slots, slots <= ROOMY_RINGS ? SVQ_RING_MAX : TIGHT_NUM,
+                               &device->s.rings);
+}
+
+static struct svq_region rings_region(const struct svq_device *device)
+{
+    return (struct svq_region){
+        .gpa = device->s.rings_addr,
+        .uaddr = device->s.rings_addr,
+        .size = device->s.rings->size,
+        .fd = device->s.rings->fd,
+    };
+}
+
+/* ---- The back-end's table ----------------------------------------------------------------------- */
+
+/* Append a region, or extend the last one when both are one stretch of one file. */
+static unsigned merge_region(struct svq_region *table, unsigned count, const struct svq_region *r,
+                             bool same_file)
+{
+    struct svq_region *last = count ? &table[count - 1] : NULL;
+
+    if (last && same_file && last->gpa + last->size == r->gpa &&
+        last->uaddr + last->size == r->uaddr && last->offset + last->size == r->offset) {
+        last->size += r->size;
+        return count;
+    }
+    table[count] = *r;
+    return count + 1;
+}
+
+static unsigned copy_table(const struct svq_map *map, struct svq_region *table, bool merge)
+{
+    unsigned count = 0;
+
+    for (size_t i = 0; i < svq_map_count(map); i++)
+        count = merge_region(table, count, svq_map_region(map, i),
+                             merge && i && svq_map_same_file(map, i - 1, i));
+    return count;
+}
+
+/* The whole table, the shadow rings last, if they fit. */
+static int send_table(struct svq_device *device, const struct svq_map *map)
+{
+    struct svq_region table[MAX_REGIONS + 1];
+    unsigned limit = svq_backend_has(device->backend, SVQ_VU_PROTOCOL_F_CONFIGURE_MEM_SLOTS)
+                         ? MAX_REGIONS
+                         : DEFAULT_SLOTS;
+    unsigned count = copy_table(map, table, false);
+    uint64_t addr = 0;
+
+    device->s.rings_offered = false;
+    if (device->s.rings) {
+        if (count + 1 > limit)
+            count = copy_table(map, table, true);
+        if (count + 1 <= limit)
+            addr = place_rings(map, device->s.rings->size);
+        else
+            svq_warning(device->id, "the front-end uses all %u memory regions that the back-end "
+                                    "takes: no room for shadow rings", limit);
+    }
+    if (addr) {
+        device->s.rings_addr = addr;
+        device->s.rings_offered = true;
+        table[count++] = rings_region(device);
+    }
+    return device->backend->ops->set_mem_table(device->backend, table, count);
+}
+
+/* Take a new map into use; relays stop using the old one before it goes. */
+static void use_map(struct svq_device *device, struct svq_map *map)
+{
+    struct svq_map *old = device->s.map;
+
+    device->s.map = map;
+    for_each_queue(device, i, queue)
+        wire_set_map(queue);
+    svq_map_unref(old);
+}
+
+static struct svq_region from_wire(const struct svq_vu_region *r, int fd)
+{
+    return (struct svq_region){
+        .gpa = r->guest_addr,
+        .size = r->size,
+        .uaddr = r->user_addr,
+        .offset = r->mmap_offset,
+        .fd = fd,
+    };
+}
+
+/* Map a whole table, keeping the mappings that stay. */
+static int new_map(struct svq_device *device, const struct svq_region *regions, unsigned count,
+                   struct svq_map **out)
+{
+    int err = svq_map_new(regions, count, device->s.map, out);
+
+    if (err == -ERANGE)
+        svq_error(device->id, "a memory region is larger than its file");
+    else if (err == -EINVAL)
+        svq_error(device->id, "memory regions are empty, wrap or overlap");
+    else if (err)
+        svq_error(device->id, "cannot map guest memory: %s", strerror(-err));
+    return err;
+}
+
+/* ---- Requests ----------------------------------------------------------------------------------- */
+
+int memory_set_table(struct svq_device *device, struct svq_vu_message *msg,
+                     struct svq_vu_message *reply)
+{
+    const struct svq_vu_mem_table *wire = &msg->payload.table;
+    struct svq_region regions[MAX_REGIONS];
+    struct svq_map *map;
+    int err;
+
+    (void)reply;
+    for (unsigned i = 0; i < wire->count; i++)
+        regions[i] = from_wire(&wire->regions[i], msg->fds[i]);
+    err = new_map(device, regions, wire->count, &map);
+    if (err)
+        return err;
+    err = make_rings(device);
+    if (!err) {
+        err = send_table(device, map);
+        if (!err)
+            err = device->backend->ops->flush(device->backend);
+        device_backend_did(device, err);
+    }
+    if (err)
+        svq_map_unref(map);
+    else
+        use_map(device, map);
+    return err;
+}
+
+int memory_get_max_slots(struct svq_device *device, struct svq_vu_message *msg,
+                         struct svq_vu_message *reply)
+{
+    uint64_t slots = 0;
+    int err = device->backend->ops->get_max_mem_slots(device->backend, &slots);
+
+    (void)msg;
+    /* One is ours; and no more than a map of ours holds. */
+    if (slots > MAX_REGIONS)
+        slots = MAX_REGIONS;
+    reply->payload.u64 = slots ? slots - 1 : 0;
+    reply->header.size = sizeof(uint64_t);
+    return device_backend_did(device, err);
+}
+
+/* The regions of the present map, with their (own) fds. */
+static unsigned present_regions(const struct svq_device *device, struct svq_region *regions)
+{
+    unsigned count = device->s.map ? svq_map_count(device->s.map) : 0;
+
+    for (unsigned i = 0; i < count; i++)
+        regions[i] = *svq_map_region(device->s.map, i);
+    return count;
+}
+
+/* With slots, a front-end may never send a table: then our region comes first. */
+static int offer_rings(struct svq_device *device, const struct svq_map *map)
+{
+    struct svq_region region;
+    int err;
+
+    if (device->s.rings_offered)
+        return collides(map, device->s.rings_addr, device->s.rings->size) ? -EINVAL : 0;
+    err = make_rings(device);
+    if (err || !device->s.rings)
+        return err;
+    device->s.rings_addr = place_rings(map, device->s.rings->size);
+    if (!device->s.rings_addr)
+        return 0;
+    region = rings_region(device);
+    err = device->backend->ops->add_region(device->backend, &region);
+    device->s.rings_offered = !err;
+    return device_backend_did(device, err);
+}
+
+int memory_add_region(struct svq_device *device, struct svq_vu_message *msg,
+                      struct svq_vu_message *reply)
+{
+    struct svq_region regions[MAX_REGIONS];
+    unsigned count = present_regions(device, regions);
+    struct svq_region region = from_wire(&msg->payload.region.region, msg->fds[0]);
+    struct svq_map *map;
+    int err;
+
+    (void)reply;
+    if (count + 1 >= MAX_REGIONS)
+        return -ENOSPC;
+    regions[count] = region;
+    err = new_map(device, regions, count + 1, &map);
+    if (err)
+        return err;
+    err = offer_rings(device, map);
+    if (!err) {
+        err = device->backend->ops->add_region(device->backend, &region);
+        if (!err)
+            err = device->backend->ops->flush(device->backend);
+        device_backend_did(device, err);
+    }
+    if (err)
+        svq_map_unref(map);
+    else
+        use_map(device, map);
+    return err;
+}
+
+int memory_remove_region(struct svq_device *device, struct svq_vu_message *msg,
+                         struct svq_vu_message *reply)
+{
+    const struct svq_vu_region *wire = &msg->payload.region.region;
+    struct svq_region regions[MAX_REGIONS];
+    unsigned count = present_regions(device, regions), i = 0;
+    struct svq_region region;
+    struct svq_map *map;
+    int err;
+
+    (void)reply;
+    while (i < count && (regions[i].gpa != wire->guest_addr || regions[i].size != wire->size ||
+                         regions[i].uaddr != wire->user_addr))
+        i++;
+    if (i == count)
+        return -ENOENT;
+    region = regions[i];
+    memmove(&regions[i], &regions[i + 1], (count - i - 1) * sizeof(regions[0]));
+    err = new_map(device, regions, count - 1, &map);
+    if (err)
+        return err;
+    err = device->backend->ops->remove_region(device->backend, &region);
+    if (!err)
+        err = device->backend->ops->flush(device->backend);
+    if (device_backend_did(device, err)) {
+        svq_map_unref(map);
+        return err;
+    }
+    /* Rings inside the region break; relays are off the memory when this returns. */
+    use_map(device, map);
+    return 0;
+}
+
+void memory_end(struct svq_device *device)
+{
+    svq_map_unref(device->s.map);
+    svq_region_file_free(device->s.rings);
+    device->s.map = NULL;
+    device->s.rings = NULL;
+}

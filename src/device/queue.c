@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the front-end says of each ring. It is always remembered; in pass-through it also goes to the
+ * back-end as it comes, so that the exchange is the one the front-end would have had without us.
+ * While shadowing it is absorbed, and the back-end hears of the shadow ring instead.
+ */
+#include "device/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct svq_queue *queue_get(struct svq_device *device, uint32_t index)
+{
+    struct svq_queue *queue;
+
+    if (index >= MAX_QUEUES || (device->s.queue_num && index >= device->s.queue_num * 2)) {
+        svq_error(device->id, "front-end named queue %u of a device that has fewer", index);
+        return NULL;
+    }
+    if (device->s.queues[index])
+        return device->s.queues[index];
+    queue = calloc(1, sizeof(*queue));
+    if (!queue)
+        return NULL;
+    queue->device = device;
+    queue->index = index;
+    queue->kick = queue->call = queue->err = -1;
+    queue->backend_kick = queue->backend_call = -1;
+    device->s.queues[index] = queue;
+    return queue;
+}
+
+static struct svq_backend *backend_of(const struct svq_queue *queue)
+{
+    return queue->device->backend;
+}
+
+static int flushed(struct svq_queue *queue, int err)
+{
+    if (!err)
+        err = backend_of(queue)->ops->flush(backend_of(queue));
+    return device_backend_did(queue->device, err);
+}
+
+/* Without protocol features a ring is enabled from its start ("Ring states"). */
+bool queue_runs(const struct svq_queue *queue)
+{
+    return queue->started && !queue->fault &&
+           (queue->enabled || !device_acked(queue->device, SVQ_F_PROTOCOL_FEATURES));
+}
+
+bool queue_guest_ring(const struct svq_queue *queue, const struct svq_map *map,
+                      struct svq_split_mem *mem)
+{
+    unsigned num = queue->num;
+
+    if (!map || !queue->has_addr || !num)
+        return false;
+    mem->desc = svq_map_uaddr(map, queue->addr.desc, svq_split_desc_size(num));
+    mem->avail = svq_map_uaddr(map, queue->addr.avail, svq_split_avail_size(num));
+    mem->used = svq_map_uaddr(map, queue->addr.used, svq_split_used_size(num));
+    return mem->desc && mem->avail && mem->used;
+}
+
+static void forget_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* Should the back-end hear of this ring's settings as they come? */
+static bool direct(const struct svq_queue *queue)
+{
+    return !queue->device->s.shadow;
+}
+
+/* ---- Starting and stopping ---------------------------------------------------------------------- */
+
+/* Connect a ring that runs, in the device's mode. */
+static int queue_start(struct svq_queue *queue)
+{
+    int err;
+
+    if (!queue_runs(queue) || queue->wire != WIRE_NONE)
+        return 0;
+    if (!queue->device->s.shadow)
+        return flushed(queue, wire_direct(queue));
+    err = wire_shadow(queue);
+    if (!err)
+        err = flushed(queue, 0);
+    if (!err)
+        err = wire_shadow_go(queue);
+    if (err)
+        wire_dismantle(queue);
+    else
+        wire_wake(queue);
+    return err;
+}
+
+void queue_stop(struct svq_queue *queue)
+{
+    if (queue->relay)
+        wire_dismantle(queue);
+    queue->wire = WIRE_NONE;
+    queue->started = false;
+    queue->has_kick = false;
+    queue->fault = NULL;
+    if (!shadow_device_started(queue->device))
+        queue->device->s.order = ORDER_NONE;
+}
+
+void queue_end(struct svq_queue *queue)
+{
+    queue_stop(queue);
+    forget_fd(&queue->kick);
+    forget_fd(&queue->call);
+    forget_fd(&queue->err);
+    forget_fd(&queue->backend_kick);
+    forget_fd(&queue->backend_call);
+    queue->device->s.queues[queue->index] = NULL;
+    free(queue);
+}
+
+/* ---- Size, place, index --------------------------------------------------------------------------- */
+
+int queue_set_num(struct svq_device *device, struct svq_vu_message *msg,
+                  struct svq_vu_message *reply)
+{
+    struct svq_queue *queue = queue_get(device, msg->payload.state.index);
+    unsigned num = msg->payload.state.num;
+    bool packed = device_acked(device, SVQ_F_RING_PACKED);
+
+    (void)reply;
+    if (!queue || !num || num > SVQ_RING_MAX || (!packed && num & (num - 1)))
+        return -EINVAL;
+    if (queue->relay)
+        return -EBUSY;
+    queue->num = num;
+    queue->absorbed |= !direct(queue);
+    if (!direct(queue))
+        return 0;
+    return flushed(queue, backend_of(queue)->ops->set_vring_num(backend_of(queue), queue->index,
+                                                                num));
+}
+
+/* The same place, possibly with another opinion about the log? */
+static bool same_place(const struct svq_vu_vring_addr *a, const struct svq_vu_vring_addr *b)
+{
+    return a->desc == b->desc && a->avail == b->avail && a->used == b->used;
+}
+
+int queue_set_addr(struct svq_device *device, struct svq_vu_message *msg,
+                   struct svq_vu_message *reply)
+{
+    struct svq_vu_vring_addr addr = msg->payload.addr;
+    struct svq_queue *queue = queue_get(device, addr.index);
+
+    (void)reply;
+    if (!queue || addr.flags & ~SVQ_VU_VRING_F_LOG)
+        return -EINVAL;
+    if (queue->relay && !same_place(&queue->addr, &addr))
+        return -EBUSY;
+    queue->addr = addr;
+    queue->has_addr = true;
+    if (queue->relay)
+        wire_set_log(queue);
+    queue->absorbed |= !direct(queue);
+    if (!direct(queue))
+        return 0;
+    if (!(device->s.logging && device->s.log_backend))
+        addr.flags &= ~SVQ_VU_VRING_F_LOG;
+    return flushed(queue, backend_of(queue)->ops->set_vring_addr(backend_of(queue), &addr));
+}
+
+int queue_set_base(struct svq_device *device, struct svq_vu_message *msg,
+                   struct svq_vu_message *reply)
+{
+    struct svq_queue *queue = queue_get(device, msg->payload.state.index);
+
+    (void)reply;
+    if (!queue)
+        return -EINVAL;
+    if (queue->relay)
+        return -EBUSY;
+    queue->base = msg->payload.state.num;
+    queue->absorbed |= !direct(queue);
+    if (!direct(queue))
+        return 0;
+    return flushed(queue, backend_of(queue)->ops->set_vring_base(backend_of(queue), queue->index,
+                                                                 queue->base));
+}
+
+/* GET_VRING_BASE stops a ring: nothing of it is in flight or unlogged when the answer goes out. */
+int queue_get_base(struct svq_device *device, struct svq_vu_message *msg,
+                   struct svq_vu_message *reply)
+{
+    struct svq_queue *queue = queue_get(device, msg->payload.state.index);
+    int err = 0;
+
+    reply->payload.state = msg->payload.state;
+    reply->header.size = sizeof(reply->payload.state);
+    if (!queue) {
+        reply->payload.state.num = 0;
+        return -EINVAL;
+    }
+    if (queue->wire == WIRE_SHADOW) {
+        if (!queue->halted)
+            err = wire_halt(queue, svq_deadline(device->backend->drain_timeout));
+        if (err == -ETIMEDOUT && !device->s.over)
+            device_error(device, "queue %u stopped although the back-end has not completed "
+                                 "everything", queue->index);
+        wire_dismantle(queue);
+    } else if (!queue->absorbed) {
+        err = backend_of(queue)->ops->get_vring_base(backend_of(queue), queue->index,
+                                                     &queue->base);
+        device_backend_did(device, err);
+    }
+    queue_stop(queue);
+    reply->payload.state.num = queue->base;
+    return err;
+}
+
+/* ---- Notifications ----------------------------------------------------------------------------- */
+
+/* The queue a vring fd message names, and the fd: -1 when it says that there is none. */
+static struct svq_queue *take_vring_fd(struct svq_device *device, struct svq_vu_message *msg,
+                                       int *fd)
+{
+    struct svq_queue *queue = queue_get(device, msg->payload.u64 & SVQ_VU_VRING_IDX_MASK);
+
+    *fd = msg->payload.u64 & SVQ_VU_VRING_NOFD ? -1 : svq_message_take_fd(msg, 0);
+    if (!queue && *fd >= 0)
+        close(*fd);
+    return queue;
+}
+
+static int tell_fd(struct svq_queue *queue, uint32_t request, int fd)
+{
+    return flushed(queue, backend_of(queue)->ops->set_vring_fd(backend_of(queue), request,
+                                                               queue->index, fd));
+}
+
+int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
+                   struct svq_vu_message *reply)
+{
+    struct svq_queue *queue;
+    int fd, old, err = 0;
+
+    (void)reply;
+    queue = take_vring_fd(device, msg, &fd);
+    if (!queue)
+        return -EINVAL;
+    old = queue->kick;
+    queue->kick = fd;
+    queue->has_kick = true;
+    if (queue->lane)
+        err = svq_lane_set_guest_kick(queue->lane, fd);
+    if (old >= 0)
+        close(old);
+    if (queue->started && queue->wire == WIRE_SHADOW)
+        return err;
+    if (!queue->started) {
+        queue->started = true;
+        /* The first ring to start decides the device's mode. */
+        err = shadow_settle(device, "policy", &(const char *){NULL});
+        if (err)
+            return err;
+    }
+    if (direct(queue) && !queue->absorbed) {
+        queue->wire = WIRE_DIRECT;
+        return tell_fd(queue, SVQ_VU_SET_VRING_KICK, fd);
+    }
+    return queue_start(queue);
+}
+
+int queue_set_call(struct svq_device *device, struct svq_vu_message *msg,
+                   struct svq_vu_message *reply)
+{
+    struct svq_queue *queue;
+    int fd, old;
+
+    (void)reply;
+    queue = take_vring_fd(device, msg, &fd);
+    if (!queue)
+        return -EINVAL;
+    old = queue->call;
+    queue->call = fd;
+    if (queue->lane)
+        svq_lane_set_guest_call(queue->lane, fd);
+    if (old >= 0)
+        close(old);
+    queue->absorbed |= !direct(queue);
+    return direct(queue) ? tell_fd(queue, SVQ_VU_SET_VRING_CALL, fd) : 0;
+}
+
+int queue_set_err(struct svq_device *device, struct svq_vu_message *msg,
+                  struct svq_vu_message *reply)
+{
+    struct svq_queue *queue;
+    int fd;
+
+    (void)reply;
+    queue = take_vring_fd(device, msg, &fd);
+    if (!queue)
+        return -EINVAL;
+    forget_fd(&queue->err);
+    queue->err = fd;
+    queue->absorbed |= !direct(queue);
+    return direct(queue) ? tell_fd(queue, SVQ_VU_SET_VRING_ERR, fd) : 0;
+}
+
+/* ---- State --------------------------------------------------------------------------------------- */
+
+/*
+ * Disabling a shadowed ring drains it before the ack: Cloud Hypervisor pauses a VM this way and
+ * expects nothing in flight afterwards.
+ */
+static int park(struct svq_queue *queue)
+{
+    int err = wire_halt(queue, svq_deadline(backend_of(queue)->drain_timeout));
+
+    if (err == -ETIMEDOUT && !queue->device->s.over)
+        device_error(queue->device, "queue %u disabled although the back-end has not completed "
+                                    "everything", queue->index);
+    if (queue->device->s.over)
+        return err;
+    wire_dismantle(queue);
+    return 0;
+}
+
+int queue_set_enable(struct svq_device *device, struct svq_vu_message *msg,
+                     struct svq_vu_message *reply)
+{
+    struct svq_queue *queue = queue_get(device, msg->payload.state.index);
+    bool enable = msg->payload.state.num;
+    int err = 0;
+
+    (void)reply;
+    if (!queue || msg->payload.state.num > 1)
+        return -EINVAL;
+    queue->enabled = enable;
+    if (queue->wire == WIRE_SHADOW && !enable)
+        err = park(queue);
+    if (err)
+        return err;
+    /* Wiring a shadow ring, or a direct one from scratch, enables it as well. */
+    if (enable && queue->wire == WIRE_NONE && queue_runs(queue))
+        return queue_start(queue);
+    if (!(device->backend->features & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES)))
+        return 0;
+    return flushed(queue, backend_of(queue)->ops->set_vring_enable(backend_of(queue), queue->index,
+                                                                   enable));
+}
+
+int queue_set_endian(struct svq_device *device, struct svq_vu_message *msg,
+                     struct svq_vu_message *reply)
+{
+    struct svq_queue *queue = queue_get(device, msg->payload.state.index);
+
+    if (!queue || msg->payload.state.num > 1)
+        return -EINVAL;
+    if (msg->payload.state.num && device->s.shadow)
+        return -EOPNOTSUPP;
+    queue->big_endian = msg->payload.state.num;
+    return device_backend_did(device, device->backend->ops->forward(device->backend, msg, reply));
+}

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The switch between pass-through and shadow, after the eight steps that the RFC's reviewers drew up
+ * for it: stop every ring and learn its index, wait until what the back-end took is complete, give
+ * the back-end the other rings from that index on, wake everybody.
+ *
+ * All rings or none: as soon as one step fails, everything done so far is undone and the device goes
+ * on in its old mode. Only a back-end that can no longer be talked to leaves nothing to go back to;
+ * then the session ends.
+ */
+#include "device/internal.h"
+
+#define CAUSE_FAILED "Error enabling (see monitor)"
+
+bool shadow_device_started(const struct svq_device *device)
+{
+    for_each_queue(device, i, queue)
+        if (queue->started)
+            return true;
+    return false;
+}
+
+/* Is any ring with the back-end now? */
+static bool wired(const struct svq_device *device)
+{
+    for_each_queue(device, i, queue)
+        if (queue->wire != WIRE_NONE)
+            return true;
+    return false;
+}
+
+const char *shadow_obstacle(struct svq_device *device)
+{
+    if (device_acked(device, SVQ_F_RING_PACKED))
+        return "Use packed vq";
+    if (device_acked(device, SVQ_F_ACCESS_PLATFORM))
+        return "Device use IOMMU";
+    if (device->policy == SVQ_SHADOW_OFF) {
+        device_error(device, "cannot be shadowed: its policy is shadow=off");
+        return CAUSE_FAILED;
+    }
+    for_each_queue(device, i, queue) {
+        if (!queue->started || !queue->big_endian)
+            continue;
+        device_error(device, "cannot be shadowed: queue %u is big endian", queue->index);
+        return CAUSE_FAILED;
+    }
+    return NULL;
+}
+
+static bool wanted(const struct svq_device *device)
+{
+    if (device->policy == SVQ_SHADOW_OFF)
+        return false;
+    /* Without a shadow the log would miss what the back-end writes. */
+    if (device->s.logging && !device->s.log_backend)
+        return true;
+    if (device->s.order != ORDER_NONE)
+        return device->s.order == ORDER_SHADOW;
+    return device->policy == SVQ_SHADOW_ON;
+}
+
+/* ---- Steps --------------------------------------------------------------------------------------- */
+
+static int flush(struct svq_device *device)
+{
+    return device_backend_did(device, device->backend->ops->flush(device->backend));
+}
+
+/* Stop every ring that is with the back-end. */
+static int halt_all(struct svq_device *device)
+{
+    int64_t deadline = svq_deadline(device->backend->drain_timeout);
+
+    for_each_queue(device, i, queue) {
+        int err;
+
+        if (queue->wire == WIRE_NONE)
+            continue;
+        err = wire_halt(queue, deadline);
+        if (err == -ETIMEDOUT && !device->s.over)
+            device_error(device, "queue %u: the back-end has not completed what it took within "
+                                 "%.1f s", queue->index,
+                         (double)device->backend->drain_timeout / SVQ_SEC);
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+/* Connect every ring that runs in the mode that the device has now. */
+static int wire_all(struct svq_device *device)
+{
+    int err = 0;
+
+    for_each_queue(device, i, queue) {
+        if (queue->wire != WIRE_NONE || !queue_runs(queue))
+            continue;
+        err = device->s.shadow ? wire_shadow(queue) : wire_direct(queue);
+        if (err)
+            return err;
+    }
+    err = flush(device);
+    if (err || !device->s.shadow)
+        return err;
+    for_each_queue(device, i, queue) {
+        if (!queue->relay || queue->lane)
+            continue;
+        err = wire_shadow_go(queue);
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+static void wake_all(struct svq_device *device)
+{
+    for_each_queue(device, i, queue)
+        if (queue->wire != WIRE_NONE)
+            wire_wake(queue);
+}
+
+/* Take the rings back from the back-end, however far it got with them. */
+static void unwire_all(struct svq_device *device)
+{
+    for_each_queue(device, i, queue) {
+        if (queue->wire != WIRE_NONE && !queue->halted)
+            wire_halt(queue, svq_deadline(device->backend->drain_timeout));
+        if (queue->relay)
+            wire_dismantle(queue);
+    }
+}
+
+/* ---- The two switches --------------------------------------------------------------------------- */
+
+/* Undo a switch that failed after some rings changed hands. */
+static void go_back(struct svq_device *device, bool shadow)
+{
+    if (device->s.over)
+        return;
+    unwire_all(device);
+    device->s.shadow = shadow;
+    if (!device->s.over && !wire_all(device)) {
+        wake_all(device);
+        return;
+    }
+    if (!device->s.over)
+        device->s.over = "back-end refused to go back to the old mode";
+}
+
+static int switch_on(struct svq_device *device)
+{
+    int err = halt_all(device);
+
+    if (!err) {
+        device->s.shadow = true;
+        err = wire_all(device);
+    }
+    if (err)
+        go_back(device, false);
+    else
+        wake_all(device);
+    return err;
+}
+
+/* Shadow rings that were halted go on; the others never stopped. */
+static void resume_all(struct svq_device *device)
+{
+    int err = 0;
+
+    if (device->s.over)
+        return;
+    for_each_queue(device, i, queue)
+        if (queue->halted && !err)
+            err = wire_resume(queue);
+    if (!err)
+        err = flush(device);
+    if (!err)
+        wake_all(device);
+    else if (!device->s.over)
+        device->s.over = "back-end refused to go back to the old mode";
+}
+
+static int switch_off(struct svq_device *device)
+{
+    int err = halt_all(device);
+
+    if (err) {
+        resume_all(device);
+        return err;
+    }
+    for_each_queue(device, i, queue)
+        wire_dismantle(queue);
+    device->s.shadow = false;
+    err = wire_all(device);
+    if (err)
+        go_back(device, true);
+    else
+        wake_all(device);
+    return err;
+}
+
+static void report(struct svq_device *device, int64_t began, const char *reason)
+{
+    struct svq_event event = {
+        .type = SVQ_EVENT_SHADOW_CHANGED,
+        .id = device->id,
+        .shadow = device->s.shadow,
+        .microseconds = (svq_now() - began) / SVQ_USEC,
+        .reason = reason,
+    };
+
+    device->switches++;
+    device->last_switch_shadow = event.shadow;
+    device->last_switch_us = event.microseconds;
+    svq_info(device->id, "shadow %s in %llu us (%s)", event.shadow ? "on" : "off",
+             (unsigned long long)event.microseconds, reason);
+    device->context->event(device->context->opaque, &event);
+}
+
+int shadow_settle(struct svq_device *device, const char *reason, const char **cause)
+{
+    bool want = wanted(device);
+    int64_t began = svq_now();
+    int err;
+
+    *cause = NULL;
+    if (want == device->s.shadow)
+        return 0;
+    if (want && (*cause = shadow_obstacle(device)))
+        return -EOPNOTSUPP;
+    if (!wired(device)) {
+        device->s.shadow = want;
+        return 0;
+    }
+    err = want ? switch_on(device) : switch_off(device);
+    if (err) {
+        *cause = CAUSE_FAILED;
+        device_error(device, "cannot switch the shadow %s%s", want ? "on" : "off",
+                     device->s.over ? "" : "; the device goes on as before");
+        return err;
+    }
+    report(device, began, reason);
+    return 0;
+}
+
+/* ---- Operators' commands ------------------------------------------------------------------------- */
+
+int shadow_command(struct svq_device *device, const struct command *command, const char **cause)
+{
+    enum order before = device->s.order;
+    int err;
+
+    if (!shadow_device_started(device)) {
+        *cause = "Device is not started";
+        return -ENOTCONN;
+    }
+    if (command->enable && (*cause = shadow_obstacle(device)))
+        return -EOPNOTSUPP;
+    if (!command->enable && device->s.logging && !device->s.log_backend) {
+        *cause = CAUSE_FAILED;
+        device_error(device, "the shadow stays on while it writes the front-end's dirty log");
+        return -EBUSY;
+    }
+    device->s.order = command->enable ? ORDER_SHADOW : ORDER_DIRECT;
+    err = shadow_settle(device, "command", cause);
+    if (err)
+        device->s.order = before;
+    return err;
+}
+
+int shadow_policy_command(struct svq_device *device, const struct command *command,
+                          const char **cause)
+{
+    enum svq_shadow_policy before = device->policy;
+    int err;
+
+    device->policy = command->policy;
+    device->s.order = ORDER_NONE;
+    if (device->s.fd < 0)
+        return 0;
+    if (command->policy == SVQ_SHADOW_OFF && device->s.logging && !device->s.log_backend) {
+        device->policy = before;
+        *cause = CAUSE_FAILED;
+        device_error(device, "the shadow stays on while it writes the front-end's dirty log");
+        return -EBUSY;
+    }
+    err = shadow_settle(device, "policy", cause);
+    if (err)
+        device->policy = before;
+    return err;
+}

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A ring's connection to the back-end.
+ *
+ * Back-ends forget a ring's kick, call and addresses when they answer GET_VRING_BASE, so every
+ * (re)start tells all of it, in the order that suits them all: size, addresses, index, call, then
+ * kick, which starts a crosvm back-end's ring and must find the call set, then enable.
+ */
+#include "device/internal.h"
+
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define RELAY_FEATURES                                                                             \
+    (SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_IN_ORDER))
+
+/* How often to look for the last completions before sleeping between looks. */
+#define EAGER_LOOKS 100
+
+static void notify(int fd)
+{
+    uint64_t one = 1;
+
+    /* EAGAIN: the counter is full and notifies as it is. A bad fd is its owner's loss. */
+    if (fd >= 0 && write(fd, &one, sizeof(one)) < 0)
+        return;
+}
+
+/* Everything the back-end needs to serve a ring. */
+struct wiring {
+    struct svq_vu_vring_addr addr;
+    unsigned num;
+    uint32_t base;
+    int call;
+    int kick;
+    int err;
+};
+
+static int tell(struct svq_queue *queue, const struct wiring *w)
+{
+    struct svq_backend *backend = queue->device->backend;
+    const struct svq_backend_ops *ops = backend->ops;
+    unsigned index = queue->index;
+    int err;
+
+    err = ops->set_vring_num(backend, index, w->num);
+    if (!err)
+        err = ops->set_vring_addr(backend, &w->addr);
+    if (!err)
+        err = ops->set_vring_base(backend, index, w->base);
+    if (!err)
+        err = ops->set_vring_fd(backend, SVQ_VU_SET_VRING_CALL, index, w->call);
+    if (!err && w->err >= 0)
+        err = ops->set_vring_fd(backend, SVQ_VU_SET_VRING_ERR, index, w->err);
+    if (!err)
+        err = ops->set_vring_fd(backend, SVQ_VU_SET_VRING_KICK, index, w->kick);
+    if (!err && queue->enabled && backend->features & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES))
+        err = ops->set_vring_enable(backend, index, true);
+    return device_backend_did(queue->device, err);
+}
+
+int wire_direct(struct svq_queue *queue)
+{
+    struct session *s = &queue->device->s;
+    struct wiring w = {
+        .addr = queue->addr,
+        .num = queue->num,
+        .base = queue->base,
+        .call = queue->call,
+        .kick = queue->kick,
+        .err = queue->err,
+    };
+
+    if (!(s->logging && s->log_backend))
+        w.addr.flags &= ~SVQ_VU_VRING_F_LOG;
+    queue->wire = WIRE_DIRECT;
+    queue->absorbed = false;
+    return tell(queue, &w);
+}
+
+/* ---- Through a relay ---------------------------------------------------------------------------- */
+
+/* The ring broke: the relay stopped by itself; say so to everybody who may want to know. */
+static void report_fault(struct svq_queue *queue, const char *side, const char *reason)
+{
+    struct svq_device *device = queue->device;
+    const struct svq_event event = {
+        .type = SVQ_EVENT_QUEUE_ERROR,
+        .id = device->id,
+        .queue = queue->index,
+        .side = side,
+        .reason = reason,
+    };
+
+    queue->fault = reason;
+    svq_error(device->id, "queue %u stopped, the %s broke its ring: %s", queue->index, side,
+              reason);
+    device->context->event(device->context->opaque, &event);
+    notify(queue->err);
+}
+
+static void read_fault(struct svq_relay *relay, void *arg)
+{
+    struct svq_event *found = arg;
+    enum svq_side side = svq_relay_fault(relay, &found->reason);
+
+    found->side = side == SVQ_SIDE_BACKEND ? "backend" : "guest";
+}
+
+static void on_fault(void *opaque)
+{
+    struct svq_queue *queue = opaque;
+    struct svq_event found = {0};
+
+    svq_lane_call(queue->lane, read_fault, &found);
+    report_fault(queue, found.side, found.reason);
+}
+
+static int make_notifications(struct svq_queue *queue)
+{
+    if (queue->backend_kick < 0)
+        queue->backend_kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (queue->backend_call < 0)
+        queue->backend_call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return queue->backend_kick < 0 || queue->backend_call < 0 ? -errno : 0;
+}
+
+/* The ring's place among the shadow rings; kept for the session. Return: NULL or what is wrong. */
+static const char *find_place(struct svq_queue *queue, struct svq_ring_place *place)
+{
+    struct session *s = &queue->device->s;
+    unsigned *slot = &s->ring_slot_of[queue->index];
+
+    if (!s->rings_offered)
+        return "the back-end has no room for the shadow rings' memory region";
+    if (!*slot) {
+        if (s->ring_slots == s->rings->slots)
+            return "the device has more rings than it said";
+        *slot = ++s->ring_slots;
+    }
+    if (!svq_region_file_fits(s->rings, *slot - 1, queue->num))
+        return "the ring is too large to be shadowed on a device with so many rings";
+    svq_region_file_place(s->rings, *slot - 1, queue->num, place);
+    return NULL;
+}
+
+static struct wiring shadow_wiring(const struct svq_queue *queue, uint32_t base)
+{
+    const struct session *s = &queue->device->s;
+    struct svq_ring_place place;
+
+    svq_region_file_place(s->rings, s->ring_slot_of[queue->index] - 1, queue->num, &place);
+    return (struct wiring){
+        .addr =
+            {
+                .index = queue->index,
+                .desc = s->rings_addr + place.desc,
+                .avail = s->rings_addr + place.avail,
+                .used = s->rings_addr + place.used,
+            },
+        .num = queue->num,
+        .base = base,
+        .call = queue->backend_call,
+        .kick = queue->backend_kick,
+        .err = -1,
+    };
+}
+
+/*
+ * DPDK's virtio-user in server mode reconnects with index 0 on a ring that has been used, and counts
+ * on the back-end to go on from used.idx.
+ */
+static uint16_t sane_base(const struct svq_queue *queue, const struct svq_split_mem *guest)
+{
+    uint16_t used = __atomic_load_n((uint16_t *)guest->used + 1, __ATOMIC_ACQUIRE);
+
+    return queue->base ? queue->base : used;
+}
+
+/* Return: NULL or why there can be no relay. */
+static const char *make_relay(struct svq_queue *queue)
+{
+    struct session *s = &queue->device->s;
+    struct svq_relay_config config = {
+        .num = queue->num,
+        .features = s->features_acked & RELAY_FEATURES,
+        .map = s->map,
+    };
+    struct svq_ring_place place;
+    const char *why;
+
+    if (!queue_guest_ring(queue, s->map, &config.guest))
+        return "its ring is not in guest memory";
+    why = find_place(queue, &place);
+    if (why)
+        return why;
+    config.backend = place.host;
+    config.base = sane_base(queue, &config.guest);
+    if (make_notifications(queue) || svq_relay_new(&config, &queue->relay))
+        return "out of resources";
+    wire_set_log(queue);
+    return NULL;
+}
+
+int wire_shadow(struct svq_queue *queue)
+{
+    const char *why = make_relay(queue);
+    struct wiring w;
+
+    if (why) {
+        device_error(queue->device, "queue %u cannot be shadowed: %s", queue->index, why);
+        return -EINVAL;
+    }
+    w = shadow_wiring(queue, 0);
+    queue->wire = WIRE_SHADOW;
+    return tell(queue, &w);
+}
+
+int wire_shadow_go(struct svq_queue *queue)
+{
+    struct svq_lane_config config = {
+        .relay = queue->relay,
+        .guest_kick = queue->kick,
+        .guest_call = queue->call,
+        .backend_kick = queue->backend_kick,
+        .backend_call = queue->backend_call,
+        .fault = on_fault,
+        .opaque = queue,
+    };
+
+    return svq_lane_new(queue->device->context->engine, &config, &queue->lane);
+}
+
+void wire_wake(struct svq_queue *queue)
+{
+    notify(queue->wire == WIRE_SHADOW ? queue->backend_kick : queue->kick);
+    notify(queue->call);
+}
+
+/* ---- Stopping ----------------------------------------------------------------------------------- */
+
+static void hold(struct svq_relay *relay, void *arg)
+{
+    svq_relay_hold(relay, *(bool *)arg);
+}
+
+static void lane_hold(struct svq_queue *queue, bool on)
+{
+    if (queue->lane)
+        svq_lane_call(queue->lane, hold, &on);
+}
+
+struct drain {
+    uint16_t base;
+    int result;
+};
+
+static void ask_drained(struct svq_relay *relay, void *arg)
+{
+    struct drain *drain = arg;
+
+    drain->result = svq_relay_drained(relay, drain->base);
+}
+
+/* Has the back-end completed all it took? 1 yes, 0 no, -EPROTO: its index is impossible. */
+static int drained(struct svq_queue *queue, uint32_t base)
+{
+    struct drain drain = {.base = base};
+    struct svq_split_mem guest;
+
+    if (queue->wire == WIRE_SHADOW) {
+        if (!queue->lane)
+            return 1;
+        /* Some back-ends complete without a call while they stop: look, do not wait for it. */
+        svq_lane_turn(queue->lane);
+        if (queue->fault)
+            return 1;
+        svq_lane_call(queue->lane, ask_drained, &drain);
+        return drain.result;
+    }
+    /* What a packed ring has used cannot be read off it; such a ring is never shadowed. */
+    if (device_acked(queue->device, SVQ_F_RING_PACKED) ||
+        !queue_guest_ring(queue, queue->device->s.map, &guest))
+        return 1;
+    /* Acquire: pairs with the back-end's release of used.idx. */
+    return __atomic_load_n((uint16_t *)guest.used + 1, __ATOMIC_ACQUIRE) == (uint16_t)base;
+}
+
+static int wait_drained(struct svq_queue *queue, uint32_t base, int64_t deadline)
+{
+    for (unsigned looks = 0;; looks++) {
+        int result = drained(queue, base);
+
+        if (result < 0)
+            report_fault(queue, "backend", "its next index lies outside of what it was given");
+        if (result)
+            return 0;
+        if (svq_now() >= deadline)
+            return -ETIMEDOUT;
+        if (looks < EAGER_LOOKS)
+            svq_fiber_poll(NULL, 0, svq_now());
+        else
+            svq_fiber_sleep(SVQ_MSEC);
+    }
+}
+
+int wire_halt(struct svq_queue *queue, int64_t deadline)
+{
+    struct svq_backend *backend = queue->device->backend;
+    uint32_t base;
+    int err;
+
+    lane_hold(queue, true);
+    err = backend->ops->get_vring_base(backend, queue->index, &base);
+    if (device_backend_did(queue->device, err)) {
+        lane_hold(queue, false);
+        return err;
+    }
+    if (queue->wire == WIRE_SHADOW) {
+        queue->halted = true;
+        queue->halted_at = base;
+        return wait_drained(queue, base, deadline);
+    }
+    err = wait_drained(queue, base, deadline);
+    queue->wire = WIRE_NONE;
+    queue->absorbed = true;
+    queue->base = base;
+    return err;
+}
+
+int wire_resume(struct svq_queue *queue)
+{
+    struct wiring w = shadow_wiring(queue, queue->halted_at);
+
+    queue->halted = false;
+    lane_hold(queue, false);
+    return tell(queue, &w);
+}
+
+void wire_dismantle(struct svq_queue *queue)
+{
+    struct svq_relay_stats stats;
+
+    if (!queue->relay)
+        return;
+    svq_lane_free(queue->lane);
+    queue->lane = NULL;
+    queue->base = svq_relay_detach(queue->relay);
+    svq_relay_stats(queue->relay, &stats);
+    queue->kept.chains += stats.chains;
+    queue->kept.bytes += stats.bytes;
+    queue->kept.guest_kicks += stats.guest_kicks;
+    queue->kept.backend_kicks += stats.backend_kicks;
+    queue->kept.backend_calls += stats.backend_calls;
+    queue->kept.guest_calls += stats.guest_calls;
+    svq_relay_free(queue->relay);
+    queue->relay = NULL;
+    queue->halted = false;
+    queue->wire = WIRE_NONE;
+    queue->absorbed = true;
+}
+
+void wire_break(struct svq_queue *queue, const char *reason)
+{
+    report_fault(queue, "guest", reason);
+    wire_halt(queue, svq_now());
+    wire_dismantle(queue);
+}
+
+/* ---- While it runs ------------------------------------------------------------------------------- */
+
+struct log_setting {
+    struct svq_log *log;
+    bool used;
+    uint64_t used_gpa;
+};
+
+static void set_log(struct svq_relay *relay, void *arg)
+{
+    const struct log_setting *setting = arg;
+
+    svq_relay_set_log(relay, setting->log, setting->used, setting->used_gpa);
+}
+
+void wire_set_log(struct svq_queue *queue)
+{
+    struct log_setting setting = {
+        .log = dirty_relay_log(queue->device),
+        .used = queue->addr.flags & SVQ_VU_VRING_F_LOG,
+        .used_gpa = queue->addr.log,
+    };
+
+    if (queue->lane)
+        svq_lane_call(queue->lane, set_log, &setting);
+    else if (queue->relay)
+        set_log(queue->relay, &setting);
+}
+
+struct map_setting {
+    struct svq_split_mem guest;
+    struct svq_map *map;
+};
+
+static void set_map(struct svq_relay *relay, void *arg)
+{
+    const struct map_setting *setting = arg;
+
+    svq_relay_set_guest(relay, &setting->guest, setting->map);
+}
+
+void wire_set_map(struct svq_queue *queue)
+{
+    struct map_setting setting = {.map = queue->device->s.map};
+
+    if (!queue->relay)
+        return;
+    if (!queue_guest_ring(queue, setting.map, &setting.guest))
+        wire_break(queue, "its memory was removed");
+    else if (queue->lane)
+        svq_lane_call(queue->lane, set_map, &setting);
+    else
+        set_map(queue->relay, &setting);
+}

@@ -1,0 +1,162 @@
+"""Live migration between QEMUs, svqd writing the dirty log."""
+
+import pytest
+
+from peers.mask import Mask
+from peers.migration import DISK_MIB, Migrator
+from peers.qmp import QmpError
+from peers.storage import StorageDaemon
+from peers.wait import wait_for
+
+NO_LOG = "Migration disabled: vhost lacks VHOST_F_LOG_ALL feature."
+
+
+def storage_for_migration(bench, masked=False):
+    """A disk with two sockets, one for each of two QEMUs; masked: the back-end cannot log."""
+    storage = StorageDaemon(bench, mib=DISK_MIB, exports=2)
+    if masked:
+        storage.sockets = [
+            Mask(bench, path, f"mask{i}").socket for i, path in enumerate(storage.sockets)
+        ]
+    return storage
+
+
+class Path:
+    """The two sockets QEMUs connect to, and the daemons behind them."""
+
+    def __init__(self, wire, storage, one_daemon=False, **options):
+        first, second = storage.sockets
+        if one_daemon:
+            both = wire({"a": first, "b": second}, **options)
+            self.daemons = [both, both]
+        else:
+            self.daemons = [
+                wire({"a": first}, name="svqd-a", **options),
+                wire({"b": second}, name="svqd-b", **options),
+            ]
+        self.ids = ["a", "b"]
+        self.sockets = [d.sockets[i] for d, i in zip(self.daemons, self.ids)]
+
+    def device(self, number):
+        return self.daemons[number % 2].device(self.ids[number % 2])
+
+    def check(self):
+        for daemon in set(self.daemons):
+            daemon.assert_no_errors()
+            daemon.assert_nothing_leaked()
+
+
+def migrate_in_a_row(migrator, times):
+    for _ in range(times):
+        migrator.start_work()
+        migrator.migrate()
+        migrator.check_work()
+
+
+@pytest.mark.parametrize("one_daemon", [False, True], ids=["own-svqd-each", "one-svqd"])
+@pytest.mark.timeout(600)
+def test_ten_in_a_row(bench, wire, need, kernel, initramfs, direct, one_daemon):
+    """Ten migrations, svqd logging; memory, device-written memory and disk are right after each."""
+    need("qemu-storage-daemon", "qemu-utils")
+    storage = storage_for_migration(bench)
+    path = Path(wire, storage, one_daemon, dirty_log="shadow")
+    migrator = Migrator(bench, kernel, initramfs, path.sockets, storage)
+    migrate_in_a_row(migrator, 10)
+    if not direct:
+        # Ten migrations leave the guest in its 11th QEMU; the path's first socket serves it.
+        wait_for(lambda: path.device(10)["mode"] == "pass-through", "the device passes through")
+        for daemon, ident in zip(path.daemons, path.ids):
+            shadowed = [
+                e["data"]["reason"]
+                for e in daemon.qmp.events
+                if e["event"] == "DEVICE_SHADOW_CHANGED"
+                and e["data"]["id"] == ident
+                and e["data"]["shadow"]
+            ]
+            assert shadowed == ["migration"] * 5, (ident, shadowed)
+    migrator.guest.quit()
+    path.check()
+
+
+@pytest.mark.quick
+@pytest.mark.timeout(600)
+def test_backend_cannot_log(bench, wire, need, kernel, initramfs, direct):
+    """dirty-log=auto, a back-end without VHOST_F_LOG_ALL: QEMU alone refuses, through us it goes."""
+    need("qemu-storage-daemon", "qemu-utils")
+    storage = storage_for_migration(bench, masked=True)
+    refused = Migrator(bench, kernel, initramfs, storage.sockets, storage)
+    with pytest.raises(QmpError) as refusal:
+        refused.try_start()
+    assert refusal.value.desc == NO_LOG
+    refused.guest.quit()
+    if direct:
+        return
+    path = Path(wire, storage)
+    migrator = Migrator(bench, kernel, initramfs, path.sockets, storage)
+    migrate_in_a_row(migrator, 2)
+    migrator.guest.quit()
+    path.check()
+
+
+@pytest.mark.svqd_only
+def test_backend_logs(bench, wire, need, kernel, initramfs):
+    """dirty-log=auto and a back-end that logs: pass-through all the way."""
+    need("qemu-storage-daemon", "qemu-utils")
+    storage = storage_for_migration(bench)
+    path = Path(wire, storage)
+    migrator = Migrator(bench, kernel, initramfs, path.sockets, storage)
+    migrate_in_a_row(migrator, 2)
+    assert [path.device(number)["switches"] for number in (0, 1)] == [0, 0]
+    migrator.guest.quit()
+    path.check()
+
+
+@pytest.mark.svqd_only
+def test_always_shadowed(bench, wire, need, kernel, initramfs):
+    """shadow=on: shadowed from the firmware's first request and through two migrations."""
+    need("qemu-storage-daemon", "qemu-utils")
+    storage = storage_for_migration(bench)
+    path = Path(wire, storage, shadow="on", dirty_log="shadow")
+    migrator = Migrator(bench, kernel, initramfs, path.sockets, storage)
+    for number in range(2):
+        assert path.device(number)["mode"] == "shadow"
+        migrate_in_a_row(migrator, 1)
+    assert path.device(2)["mode"] == "shadow"
+    migrator.guest.quit()
+    path.check()
+
+
+def test_cancelled(bench, wire, need, kernel, initramfs, direct):
+    """A migration called off goes back to pass-through, I/O goes on, and the next one works."""
+    need("qemu-storage-daemon", "qemu-utils")
+    storage = storage_for_migration(bench)
+    path = Path(wire, storage, dirty_log="shadow")
+    migrator = Migrator(bench, kernel, initramfs, path.sockets, storage)
+    for _ in range(3):
+        migrator.start_work()
+        target = migrator.try_start(bandwidth=4 << 20)
+        if not direct:
+            wait_for(lambda: path.device(0)["mode"] == "shadow", "the device is shadowed")
+            assert path.device(0)["logging"] == "shadow"
+        before = storage.bytes_moved()
+        wait_for(lambda: storage.bytes_moved() > before + (4 << 20), "I/O goes on while logged")
+        migrator.cancel(target)
+        if not direct:
+            wait_for(lambda: path.device(0)["mode"] == "pass-through", "the device passes through")
+            assert path.device(0)["logging"] == "off"
+        before = storage.bytes_moved()
+        wait_for(lambda: storage.bytes_moved() > before + (4 << 20), "I/O goes on afterwards")
+        migrator.check_work()
+        migrator._started -= 1  # the same socket for the next attempt's target
+    migrator.guest.qmp.execute("migrate-set-parameters", max_bandwidth=128 << 20)
+    migrate_in_a_row(migrator, 1)
+    migrator.guest.quit()
+    path.check()
+
+
+@pytest.mark.direct_only
+def test_control_without_vhost(bench, kernel, initramfs):
+    """The control: the same guest without any vhost device. Fails when QEMU itself loses memory."""
+    migrator = Migrator(bench, kernel, initramfs, sockets=[])
+    migrate_in_a_row(migrator, 3)
+    migrator.guest.quit()

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The back-end: takes some, completes some, in any order or as IN_ORDER demands, and sleeps when the
+ * ring is empty. What it takes is checked against the plain queue.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "model.h"
+
+void backend_attach(struct world *w, bool shadow, uint16_t base)
+{
+    struct backend *b = &w->backend;
+
+    b->device = rings_device(w, shadow, base);
+    b->shadow = shadow;
+    b->stopping = false;
+    b->awake = true;
+}
+
+/* ---- Taking -------------------------------------------------------------------------------- */
+
+static void check_taken(struct world *w, const struct chain *chain, const struct kit_buf *bufs,
+                        int count)
+{
+    unsigned long long number = chain->number;
+
+    model_check(w, chain->state == CHAIN_OFFERED, "chain %llu arrives twice", number);
+    model_check(w, (unsigned)count == chain->count, "chain %llu arrives with %d buffers", number,
+                count);
+    for (int i = 0; i < count; i++) {
+        const struct kit_buf *sent = &chain->bufs[i];
+
+        model_check(w,
+                    bufs[i].gpa == sent->gpa && bufs[i].len == sent->len &&
+                        bufs[i].write == sent->write,
+                    "chain %llu arrives with another buffer %d", number, i);
+        if (!sent->write)
+            model_check(w, model_filled(w, sent, model_value(chain, (unsigned)i, false)),
+                        "chain %llu arrives with other bytes", number);
+    }
+}
+
+static bool take_one(struct world *w)
+{
+    struct backend *b = &w->backend;
+    struct queue *q = &w->queue;
+    static struct kit_buf bufs[MODEL_MAX_BUFS];
+    struct chain *chain;
+    uint16_t id = 0;
+    int count = b->device->ops->take(b->device, &id, bufs, MODEL_MAX_BUFS);
+
+    model_check(w, count >= 0, "the back-end's available ring is broken");
+    if (!count)
+        return false;
+    model_check(w, q->taken < q->offered, "a chain arrives that nobody offered");
+    chain = q->chains[q->taken++ & (q->room - 1)];
+    check_taken(w, chain, bufs, count);
+    chain->state = CHAIN_TAKEN;
+    chain->id = id;
+    b->taken[b->taken_count++] = chain;
+    return true;
+}
+
+/* ---- Completing ---------------------------------------------------------------------------- */
+
+static void finish(struct world *w, struct chain *chain, bool skipped, uint32_t len)
+{
+    struct queue *q = &w->queue;
+
+    for (unsigned i = 0; i < chain->count; i++)
+        if (chain->bufs[i].write)
+            model_fill(w, &chain->bufs[i], model_value(chain, i, true));
+    chain->state = CHAIN_COMPLETED;
+    chain->skipped = skipped;
+    chain->expected = len < chain->writable ? len : (uint32_t)chain->writable;
+    q->completed[q->completed_count++ & (q->room - 1)] = chain;
+}
+
+/* What a device says it wrote; on a shadow ring also more than there was room for. */
+static uint32_t pick_len(struct world *w, const struct chain *chain)
+{
+    if (w->backend.shadow && kit_percent(&w->rng, 5))
+        return (uint32_t)kit_rand(&w->rng);
+    if (kit_percent(&w->rng, 50))
+        return (uint32_t)chain->writable;
+    return kit_below(&w->rng, (uint32_t)chain->writable + 1);
+}
+
+static void remove_taken(struct backend *b, unsigned at, unsigned count)
+{
+    b->taken_count -= count;
+    memmove(b->taken + at, b->taken + at + count,
+            (b->taken_count - at) * sizeof(b->taken[0]));
+}
+
+static void complete_some(struct world *w)
+{
+    struct backend *b = &w->backend;
+    unsigned most = kit_percent(&w->rng, b->greedy_percent) ? b->taken_count : 4;
+
+    for (unsigned n = kit_between(&w->rng, 1, most); n && b->taken_count; n--) {
+        unsigned at = w->in_order ? 0 : kit_below(&w->rng, b->taken_count);
+        unsigned batch = 1;
+        struct chain *last;
+        uint32_t len;
+
+        if (w->in_order && kit_percent(&w->rng, 50))
+            batch = kit_between(&w->rng, 1, b->taken_count);
+        if (!w->in_order && at < b->taken_count - 1 && b->taken_count > 64)
+            at = b->taken_count - 1 - at % 64; /* near the end: less to move */
+        last = b->taken[at + batch - 1];
+        len = pick_len(w, last);
+        for (unsigned i = 0; i + 1 < batch; i++)
+            finish(w, b->taken[at + i], true, 0);
+        finish(w, last, false, len);
+        b->device->ops->complete(b->device, last->id, len, batch);
+        remove_taken(b, at, batch);
+    }
+    if (b->device->ops->publish(b->device)) {
+        w->totals->calls++;
+        host_backend_calls(w);
+    }
+}
+
+bool backend_step(struct world *w)
+{
+    struct backend *b = &w->backend;
+    unsigned most;
+
+    if (b->taken_count && kit_percent(&w->rng, 40)) {
+        complete_some(w);
+        return true;
+    }
+    if (b->stopping)
+        return b->taken_count > 0;
+    if (!b->awake) {
+        if (!b->kick)
+            return b->taken_count > 0;
+        b->kick = false;
+        b->awake = true;
+        if (kit_percent(&w->rng, 80))
+            b->device->ops->kicks(b->device, false);
+        return true;
+    }
+    if (!w->quiescing && kit_percent(&w->rng, b->lazy_percent))
+        return true;
+    most = kit_percent(&w->rng, b->greedy_percent) ? w->num : kit_between(&w->rng, 1, 3);
+    while (most && take_one(w))
+        most--;
+    if (!b->device->ops->pending(b->device) && kit_percent(&w->rng, 50)) {
+        b->device->ops->kicks(b->device, true);
+        b->awake = b->device->ops->pending(b->device);
+    }
+    return true;
+}
+
+void backend_init(struct world *w)
+{
+    w->backend.taken = malloc(w->num * sizeof(w->backend.taken[0]));
+    kit_require(w->backend.taken != NULL);
+    w->backend.lazy_percent = kit_percent(&w->rng, 30) ? 90 : kit_below(&w->rng, 50);
+    w->backend.greedy_percent = kit_percent(&w->rng, 50) ? 2 : 30;
+    backend_attach(w, false, w->first);
+}
+
+void backend_free(struct world *w)
+{
+    free(w->backend.taken);
+}

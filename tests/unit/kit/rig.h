@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A relay between a guest's driver and a back-end's device, all in one thread: the stage for the
+ * relay's unit tests. For use inside cmocka tests: it asserts.
+ */
+#ifndef SVQ_TESTS_KIT_RIG_H
+#define SVQ_TESTS_KIT_RIG_H
+
+#include <shadowvq/relay.h>
+#include <shadowvq/vhost_user.h>
+
+#include "memory.h"
+#include "split.h"
+
+/* Guest memory: the ring's parts, indirect tables and buffers, each on pages of their own. */
+#define RIG_GPA    UINT64_C(0x100000)
+#define RIG_DESC   RIG_GPA
+#define RIG_AVAIL  (RIG_GPA + 0x080000)
+#define RIG_USED   (RIG_GPA + 0x0a0000)
+#define RIG_TABLES (RIG_GPA + 0x100000)
+#define RIG_DATA   (RIG_GPA + 0x200000)
+#define RIG_SIZE   UINT64_C(0x1000000)
+#define RIG_END    (RIG_GPA + RIG_SIZE)
+#define RIG_PAGE   UINT64_C(4096)
+
+#define EVENT_IDX SVQ_BIT(SVQ_F_EVENT_IDX)
+#define INDIRECT  SVQ_BIT(SVQ_F_INDIRECT_DESC)
+#define IN_ORDER  SVQ_BIT(SVQ_F_IN_ORDER)
+
+struct rig {
+    struct kit_memory memory;
+    struct kit_split guest;
+    struct kit_split shadow;
+    void *shadow_memory;
+    struct kit_split_driver driver;
+    struct kit_split_device device;
+    struct svq_relay *relay;
+    unsigned num;
+    uint64_t features;
+    uint64_t next_data; /* where rig_buf() takes the next buffer from */
+};
+
+void rig_init(struct rig *rig, unsigned num, uint64_t features, uint16_t base);
+void rig_free(struct rig *rig);
+
+/* A relay from the guest ring's present state; the shadow ring starts afresh. */
+void rig_start(struct rig *rig, uint16_t base);
+/* Without a device: the config that rig_start() uses. */
+struct svq_relay_config rig_config(const struct rig *rig, uint16_t base);
+
+/* A fresh buffer of guest memory. */
+struct kit_buf rig_buf(struct rig *rig, uint32_t len, bool write);
+
+/* Add a chain and publish it. The token is any number. Return: whether to kick. */
+bool rig_offer(struct rig *rig, const struct kit_buf *bufs, unsigned count, uintptr_t token);
+/* One readable, one writable buffer of 64 bytes. */
+bool rig_offer_simple(struct rig *rig, uintptr_t token);
+
+/* One turn that must not fault. */
+unsigned rig_poll(struct rig *rig);
+/* Turns until nothing moves. Return: all their bits. */
+unsigned rig_settle(struct rig *rig);
+
+/* The device takes one chain; it must exist. Return: its id. */
+uint16_t rig_take(struct rig *rig, struct kit_buf *bufs, int count);
+/* Nothing for the device to take. */
+void rig_expect_idle_device(struct rig *rig);
+/* Complete and publish. Return: whether to call. */
+bool rig_complete(struct rig *rig, uint16_t id, uint32_t len);
+/* The device takes everything there is and completes it with len. Return: how many. */
+unsigned rig_serve(struct rig *rig, uint32_t len);
+
+/* The guest finds this completion next. */
+void rig_expect_done(struct rig *rig, uintptr_t token, uint32_t len);
+void rig_expect_nothing_done(struct rig *rig);
+
+/* The relay has stopped over a fault of that side, says why, and moves nothing more. */
+void rig_expect_fault(struct rig *rig, enum svq_side side);
+void rig_expect_no_fault(const struct rig *rig);
+
+struct svq_relay_state rig_state(const struct rig *rig);
+struct svq_relay_stats rig_stats(const struct rig *rig);
+
+#endif

@@ -1,0 +1,609 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Each rule of a split ring, broken once: the relay says whose fault it is, stops, and neither passes
+ * on what is wrong nor takes back what was right.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "kit/rig.h"
+
+enum { RING = 16 };
+
+static int setup_with(void **state, uint64_t features)
+{
+    struct rig *rig = malloc(sizeof(*rig));
+
+    rig_init(rig, RING, features, 0);
+    *state = rig;
+    return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, EVENT_IDX | INDIRECT);
+}
+
+static int setup_direct_only(void **state)
+{
+    return setup_with(state, EVENT_IDX);
+}
+
+static int teardown(void **state)
+{
+    rig_free(*state);
+    free(*state);
+    return 0;
+}
+
+/* ---- The guest ----------------------------------------------------------------------------- */
+
+static struct kit_desc *desc(struct rig *rig, unsigned i, uint64_t addr, uint32_t len,
+                             unsigned flags, unsigned next)
+{
+    rig->guest.desc[i] = (struct kit_desc){addr, len, (uint16_t)flags, (uint16_t)next};
+    return &rig->guest.desc[i];
+}
+
+static struct kit_desc *table(struct rig *rig)
+{
+    return kit_memory_at(&rig->memory, RIG_TABLES, 32768 * sizeof(struct kit_desc));
+}
+
+static void offer_head(struct rig *rig, unsigned head)
+{
+    uint16_t idx = rig->guest.avail->idx;
+
+    rig->guest.avail->ring[idx % RING] = (uint16_t)head;
+    kit_set16(&rig->guest.avail->idx, (uint16_t)(idx + 1));
+}
+
+/*
+ * The chain at head 0 is refused. A good one before it, in the same turn, has been passed on or not;
+ * the bad one never is.
+ */
+static void expect_refused(struct rig *rig)
+{
+    uint16_t base = rig->shadow.avail->idx, id;
+    struct kit_buf bufs[RING];
+
+    rig->device.taken = base;
+    desc(rig, RING - 1, RIG_DATA, 1, 0, 0);
+    offer_head(rig, RING - 1);
+    offer_head(rig, 0);
+    assert_true(svq_relay_poll(rig->relay) & SVQ_RELAY_FAULT);
+    assert_in_range((uint16_t)(rig->shadow.avail->idx - base), 0, 1);
+    if (rig->device.device.ops->take(&rig->device.device, &id, bufs, RING) > 0)
+        assert_int_equal(id, RING - 1);
+    assert_int_equal(rig_state(rig).in_flight, rig->shadow.avail->idx);
+    rig_expect_fault(rig, SVQ_SIDE_GUEST);
+}
+
+static void test_head_out_of_range(void **state)
+{
+    struct rig *rig = *state;
+
+    offer_head(rig, RING);
+    assert_true(svq_relay_poll(rig->relay) & SVQ_RELAY_FAULT);
+    rig_expect_idle_device(rig);
+    rig_expect_fault(rig, SVQ_SIDE_GUEST);
+}
+
+static void test_head_far_out_of_range(void **state)
+{
+    struct rig *rig = *state;
+
+    offer_head(rig, 0xffff);
+    assert_true(svq_relay_poll(rig->relay) & SVQ_RELAY_FAULT);
+    rig_expect_idle_device(rig);
+    rig_expect_fault(rig, SVQ_SIDE_GUEST);
+}
+
+static void check_avail_jump(struct rig *rig, unsigned by)
+{
+    for (unsigned i = 0; i < RING; i++) {
+        desc(rig, i, RIG_DATA, 1, 0, 0);
+        rig->guest.avail->ring[i] = (uint16_t)i;
+    }
+    rig->guest.avail->idx = (uint16_t)(rig->guest.avail->idx + by);
+    assert_true(svq_relay_poll(rig->relay) & SVQ_RELAY_FAULT);
+    rig_expect_idle_device(rig);
+    assert_int_equal(rig_state(rig).in_flight, 0);
+    rig_expect_fault(rig, SVQ_SIDE_GUEST);
+}
+
+static void test_avail_idx_jumps(void **state)
+{
+    check_avail_jump(*state, RING + 1);
+}
+
+static void test_avail_idx_goes_back(void **state)
+{
+    check_avail_jump(*state, 0xffff);
+}
+
+/* More chains than the ring has entries, without a jump: the same heads again (CVE-2016-5403). */
+static void test_more_than_a_ring_outstanding(void **state)
+{
+    struct rig *rig = *state;
+
+    for (unsigned i = 0; i < RING; i++) {
+        desc(rig, i, RIG_DATA, 1, 0, 0);
+        offer_head(rig, i);
+    }
+    rig_settle(rig);
+    assert_int_equal(rig_state(rig).in_flight, RING);
+    offer_head(rig, 3);
+    assert_true(svq_relay_poll(rig->relay) & SVQ_RELAY_FAULT);
+    assert_int_equal(rig_state(rig).in_flight, RING);
+    rig_expect_fault(rig, SVQ_SIDE_GUEST);
+}
+
+static void test_head_offered_twice(void **state)
+{
+    struct rig *rig = *state;
+
+    desc(rig, 0, RIG_DATA, 1, 0, 0);
+    offer_head(rig, 0);
+    rig_settle(rig);
+    assert_int_equal(rig_state(rig).in_flight, 1);
+    expect_refused(rig);
+}
+
+static void test_head_offered_twice_in_a_batch(void **state)
+{
+    struct rig *rig = *state;
+
+    desc(rig, 0, RIG_DATA, 1, 0, 0);
+    offer_head(rig, 0);
+    offer_head(rig, 0);
+    assert_true(svq_relay_poll(rig->relay) & SVQ_RELAY_FAULT);
+    assert_in_range(rig_state(rig).in_flight, 0, 1);
+    rig_expect_fault(rig, SVQ_SIDE_GUEST);
+}
+
+/* A descriptor of a chain in flight cannot be another chain's: the shadow has that slot once. */
+static void test_chains_that_share_a_descriptor(void **state)
+{
+    struct rig *rig = *state;
+
+    desc(rig, 5, RIG_DATA, 1, KIT_F_NEXT, 6);
+    desc(rig, 6, RIG_DATA, 1, 0, 0);
+    offer_head(rig, 5);
+    rig_settle(rig);
+    desc(rig, 0, RIG_DATA, 1, KIT_F_NEXT, 6);
+    expect_refused(rig);
+}
+
+static void test_next_out_of_range(void **state)
+{
+    struct rig *rig = *state;
+
+    desc(rig, 0, RIG_DATA, 1, KIT_F_NEXT, RING);
+    expect_refused(rig);
+}
+
+static void test_chain_loops(void **state)
+{
+    struct rig *rig = *state;
+
+    desc(rig, 0, RIG_DATA, 1, KIT_F_NEXT, 1);
+    desc(rig, 1, RIG_DATA, 1, KIT_F_NEXT, 2);
+    desc(rig, 2, RIG_DATA, 1, KIT_F_NEXT, 1);
+    expect_refused(rig);
+}
+
+static void test_chain_loops_on_itself(void **state)
+{
+    struct rig *rig = *state;
+
+    desc(rig, 0, RIG_DATA, 1, KIT_F_NEXT, 0);
+    expect_refused(rig);
+}
+
+static void test_readable_after_writable(void **state)
+{
+    struct rig *rig = *state;
+
+    desc(rig, 0, RIG_DATA, 1, KIT_F_NEXT | KIT_F_WRITE, 1);
+    desc(rig, 1, RIG_DATA, 1, 0, 0);
+    expect_refused(rig);
+}
+
+static void check_buffer(struct rig *rig, uint64_t addr, uint32_t len, unsigned flags)
+{
+    desc(rig, 0, addr, len, flags, 0);
+    expect_refused(rig);
+}
+
+static void test_buffer_below_memory(void **state)
+{
+    check_buffer(*state, RIG_GPA - 1, 2, 0);
+}
+
+static void test_buffer_beyond_memory(void **state)
+{
+    check_buffer(*state, RIG_END - 1, 2, KIT_F_WRITE);
+}
+
+static void test_buffer_elsewhere(void **state)
+{
+    check_buffer(*state, UINT64_C(1) << 40, 1, KIT_F_WRITE);
+}
+
+static void test_buffer_at_null(void **state)
+{
+    check_buffer(*state, 0, 4096, KIT_F_WRITE);
+}
+
+static void test_buffer_wraps(void **state)
+{
+    check_buffer(*state, UINT64_MAX, 2, 0);
+}
+
+static void test_buffer_wraps_into_memory(void **state)
+{
+    check_buffer(*state, UINT64_MAX - 0xffff, UINT32_MAX, 0);
+}
+
+static void test_huge_len(void **state)
+{
+    check_buffer(*state, RIG_DATA, UINT32_MAX, KIT_F_WRITE);
+}
+
+/* The second half is bad: the first must not stay behind in flight. */
+static void test_second_buffer_bad(void **state)
+{
+    struct rig *rig = *state;
+
+    desc(rig, 0, RIG_DATA, 1, KIT_F_NEXT, 1);
+    desc(rig, 1, RIG_END, 1, 0, 0);
+    expect_refused(rig);
+}
+
+/* 2^32 bytes in a chain at most: here with one region of 3 GiB, so that only the sum is wrong. */
+static void check_bytes(struct rig *rig, uint32_t last, bool good)
+{
+    struct svq_region regions[2];
+    struct svq_split_mem guest = kit_split_mem(&rig->guest);
+    struct svq_map *map = NULL;
+    uint64_t high = UINT64_C(1) << 36;
+
+    regions[0] = *svq_map_region(rig->memory.map, 0);
+    regions[1] = (struct svq_region){high, UINT64_C(3) << 30, 0x1000, 0, kit_file(UINT64_C(3) << 30)};
+    assert_int_equal(svq_map_new(regions, 2, rig->memory.map, &map), 0);
+    close(regions[1].fd);
+    svq_relay_set_guest(rig->relay, &guest, map);
+    svq_map_unref(map);
+    desc(rig, 0, high, 0x80000000, KIT_F_NEXT, 1);
+    desc(rig, 1, high, 0x7fffffff, KIT_F_NEXT, 2);
+    desc(rig, 2, high, last, KIT_F_WRITE, 0);
+    if (!good) {
+        expect_refused(rig);
+        return;
+    }
+    offer_head(rig, 0);
+    rig_settle(rig);
+    assert_int_equal(rig_state(rig).in_flight, 1);
+}
+
+static void test_as_many_bytes_as_may_be(void **state)
+{
+    check_bytes(*state, 1, true);
+}
+
+static void test_too_many_bytes(void **state)
+{
+    check_bytes(*state, 2, false);
+}
+
+/* ---- The guest's indirect tables --------------------------------------------------------------- */
+
+static void check_indirect(struct rig *rig, uint64_t addr, uint32_t len, unsigned flags)
+{
+    desc(rig, 0, addr, len, KIT_F_INDIRECT | flags, 1);
+    desc(rig, 1, RIG_DATA, 1, 0, 0);
+    if (table(rig)[0].len == 0)
+        table(rig)[0] = (struct kit_desc){RIG_DATA, 1, 0, 0};
+    expect_refused(rig);
+}
+
+static void test_indirect_not_negotiated(void **state)
+{
+    check_indirect(*state, RIG_TABLES, 16, 0);
+}
+
+static void test_indirect_with_next(void **state)
+{
+    check_indirect(*state, RIG_TABLES, 16, KIT_F_NEXT);
+}
+
+static void test_indirect_of_no_length(void **state)
+{
+    check_indirect(*state, RIG_TABLES, 0, 0);
+}
+
+static void test_indirect_of_odd_length(void **state)
+{
+    check_indirect(*state, RIG_TABLES, 24, 0);
+}
+
+static void test_indirect_of_a_short_length(void **state)
+{
+    check_indirect(*state, RIG_TABLES, 15, 0);
+}
+
+static void test_indirect_nested(void **state)
+{
+    table(*state)[0] = (struct kit_desc){RIG_TABLES + 64, 16, KIT_F_INDIRECT, 0};
+    table(*state)[4] = (struct kit_desc){RIG_DATA, 1, 0, 0};
+    check_indirect(*state, RIG_TABLES, 16, 0);
+}
+
+static void test_indirect_outside_memory(void **state)
+{
+    check_indirect(*state, RIG_END - 8, 16, 0);
+}
+
+static void test_indirect_that_wraps(void **state)
+{
+    check_indirect(*state, UINT64_MAX - 15, 0xfffffff0, 0);
+}
+
+static void test_indirect_next_out_of_range(void **state)
+{
+    table(*state)[0] = (struct kit_desc){RIG_DATA, 1, KIT_F_NEXT, 2};
+    table(*state)[2] = (struct kit_desc){RIG_DATA, 1, 0, 0};
+    check_indirect(*state, RIG_TABLES, 32, 0);
+}
+
+static void test_indirect_loops(void **state)
+{
+    table(*state)[0] = (struct kit_desc){RIG_DATA, 1, KIT_F_NEXT, 1};
+    table(*state)[1] = (struct kit_desc){RIG_DATA, 1, KIT_F_NEXT, 0};
+    check_indirect(*state, RIG_TABLES, 32, 0);
+}
+
+static void test_indirect_readable_after_writable(void **state)
+{
+    table(*state)[0] = (struct kit_desc){RIG_DATA, 1, KIT_F_NEXT | KIT_F_WRITE, 1};
+    table(*state)[1] = (struct kit_desc){RIG_DATA, 1, 0, 0};
+    check_indirect(*state, RIG_TABLES, 32, 0);
+}
+
+static void test_indirect_readable_after_direct_writable(void **state)
+{
+    struct rig *rig = *state;
+
+    table(rig)[0] = (struct kit_desc){RIG_DATA, 1, 0, 0};
+    desc(rig, 0, RIG_DATA, 1, KIT_F_WRITE | KIT_F_NEXT, 1);
+    desc(rig, 1, RIG_TABLES, 16, KIT_F_INDIRECT, 0);
+    expect_refused(rig);
+}
+
+static void test_indirect_buffer_outside_memory(void **state)
+{
+    table(*state)[0] = (struct kit_desc){RIG_DATA, 1, KIT_F_NEXT, 1};
+    table(*state)[1] = (struct kit_desc){RIG_END - 1, 2, KIT_F_WRITE, 0};
+    check_indirect(*state, RIG_TABLES, 32, 0);
+}
+
+/* No driver makes such a table; memory for copies of them must not be had for the asking. */
+static void test_indirect_of_too_many_entries(void **state)
+{
+    struct rig *rig = *state;
+
+    for (unsigned i = 0; i < 4096; i++)
+        table(rig)[i] = (struct kit_desc){RIG_DATA, 1, i < 4095 ? KIT_F_NEXT : 0,
+                                          (uint16_t)(i + 1)};
+    check_indirect(rig, RIG_TABLES, 4096 * 16, 0);
+}
+
+/* ---- The back-end ------------------------------------------------------------------------------ */
+
+/* Three chains out, the last of them completed properly. Return: the ids still out. */
+static void three_out(struct rig *rig, uint16_t ids[3])
+{
+    struct kit_buf bufs[2];
+
+    for (unsigned i = 0; i < 3; i++)
+        rig_offer_simple(rig, i);
+    rig_settle(rig);
+    for (unsigned i = 0; i < 3; i++)
+        ids[i] = rig_take(rig, bufs, 2);
+    rig_complete(rig, ids[2], 1);
+    rig_settle(rig);
+}
+
+static void put_used(struct rig *rig, uint32_t id)
+{
+    uint16_t idx = rig->shadow.used->idx;
+
+    rig->shadow.used->ring[idx % RING] = (struct kit_used_elem){id, 1};
+    kit_set16(&rig->shadow.used->idx, (uint16_t)(idx + 1));
+}
+
+/* The guest hears of `completed` chains altogether, and of nothing else. */
+static void expect_backend_fault(struct rig *rig, unsigned completed)
+{
+    assert_true(svq_relay_poll(rig->relay) & SVQ_RELAY_FAULT);
+    assert_int_equal(rig->guest.used->idx, completed);
+    assert_int_equal(rig_stats(rig).chains, completed);
+    rig_expect_fault(rig, SVQ_SIDE_BACKEND);
+}
+
+static void check_used_id(struct rig *rig, uint32_t id)
+{
+    uint16_t ids[3];
+
+    three_out(rig, ids);
+    put_used(rig, id);
+    expect_backend_fault(rig, 1);
+}
+
+static void test_used_id_out_of_range(void **state)
+{
+    check_used_id(*state, RING);
+}
+
+static void test_used_id_far_out_of_range(void **state)
+{
+    check_used_id(*state, UINT32_MAX);
+}
+
+/* Its low 16 bits are a chain in flight. */
+static void test_used_id_of_more_than_16_bits(void **state)
+{
+    check_used_id(*state, 0x10000);
+}
+
+static void test_used_id_not_outstanding(void **state)
+{
+    check_used_id(*state, RING - 1);
+}
+
+static void test_used_id_twice(void **state)
+{
+    struct rig *rig = *state;
+    uint16_t ids[3];
+
+    three_out(rig, ids);
+    put_used(rig, ids[2]);
+    expect_backend_fault(rig, 1);
+}
+
+static void test_used_id_twice_in_a_batch(void **state)
+{
+    struct rig *rig = *state;
+    uint16_t ids[3];
+
+    three_out(rig, ids);
+    put_used(rig, ids[0]);
+    put_used(rig, ids[0]);
+    assert_true(svq_relay_poll(rig->relay) & SVQ_RELAY_FAULT);
+    assert_in_range(rig->guest.used->idx, 1, 2);
+    rig_expect_fault(rig, SVQ_SIDE_BACKEND);
+}
+
+/* A chain's second descriptor is no chain. */
+static void test_used_id_of_a_chains_middle(void **state)
+{
+    struct rig *rig = *state;
+    uint16_t ids[3];
+
+    three_out(rig, ids);
+    put_used(rig, rig->guest.desc[ids[0]].next);
+    expect_backend_fault(rig, 1);
+}
+
+static void check_used_jump(struct rig *rig, unsigned by)
+{
+    uint16_t ids[3];
+
+    three_out(rig, ids);
+    rig->shadow.used->ring[1] = (struct kit_used_elem){ids[0], 1};
+    rig->shadow.used->ring[2] = (struct kit_used_elem){ids[1], 1};
+    rig->shadow.used->idx = (uint16_t)(rig->shadow.used->idx + by);
+    expect_backend_fault(rig, 1);
+}
+
+static void test_used_idx_jumps(void **state)
+{
+    check_used_jump(*state, 3);
+}
+
+static void test_used_idx_jumps_far(void **state)
+{
+    check_used_jump(*state, RING + 1);
+}
+
+static void test_used_idx_goes_back(void **state)
+{
+    check_used_jump(*state, 0xffff);
+}
+
+static void test_used_although_nothing_is_out(void **state)
+{
+    struct rig *rig = *state;
+
+    put_used(rig, 0);
+    expect_backend_fault(rig, 0);
+}
+
+/* Completions that are right reach the guest although the guest itself breaks a rule then. */
+static void test_good_completions_before_a_guest_fault(void **state)
+{
+    struct rig *rig = *state;
+    uint16_t ids[3];
+
+    three_out(rig, ids);
+    put_used(rig, ids[0]);
+    offer_head(rig, RING);
+    assert_int_equal(svq_relay_poll(rig->relay) & ~SVQ_RELAY_CALL_GUEST,
+                     SVQ_RELAY_BUSY | SVQ_RELAY_FAULT);
+    assert_int_equal(rig->guest.used->idx, 2);
+    rig_expect_fault(rig, SVQ_SIDE_GUEST);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_head_out_of_range),
+        TEST(test_head_far_out_of_range),
+        TEST(test_avail_idx_jumps),
+        TEST(test_avail_idx_goes_back),
+        TEST(test_more_than_a_ring_outstanding),
+        TEST(test_head_offered_twice),
+        TEST(test_head_offered_twice_in_a_batch),
+        TEST(test_chains_that_share_a_descriptor),
+        TEST(test_next_out_of_range),
+        TEST(test_chain_loops),
+        TEST(test_chain_loops_on_itself),
+        TEST(test_readable_after_writable),
+        TEST(test_buffer_below_memory),
+        TEST(test_buffer_beyond_memory),
+        TEST(test_buffer_elsewhere),
+        TEST(test_buffer_at_null),
+        TEST(test_buffer_wraps),
+        TEST(test_buffer_wraps_into_memory),
+        TEST(test_huge_len),
+        TEST(test_second_buffer_bad),
+        TEST(test_as_many_bytes_as_may_be),
+        TEST(test_too_many_bytes),
+        cmocka_unit_test_setup_teardown(test_indirect_not_negotiated, setup_direct_only, teardown),
+        TEST(test_indirect_with_next),
+        TEST(test_indirect_of_no_length),
+        TEST(test_indirect_of_odd_length),
+        TEST(test_indirect_of_a_short_length),
+        TEST(test_indirect_nested),
+        TEST(test_indirect_outside_memory),
+        TEST(test_indirect_that_wraps),
+        TEST(test_indirect_next_out_of_range),
+        TEST(test_indirect_loops),
+        TEST(test_indirect_readable_after_writable),
+        TEST(test_indirect_readable_after_direct_writable),
+        TEST(test_indirect_buffer_outside_memory),
+        TEST(test_indirect_of_too_many_entries),
+        TEST(test_used_id_out_of_range),
+        TEST(test_used_id_far_out_of_range),
+        TEST(test_used_id_of_more_than_16_bits),
+        TEST(test_used_id_not_outstanding),
+        TEST(test_used_id_twice),
+        TEST(test_used_id_twice_in_a_batch),
+        TEST(test_used_id_of_a_chains_middle),
+        TEST(test_used_idx_jumps),
+        TEST(test_used_idx_jumps_far),
+        TEST(test_used_idx_goes_back),
+        TEST(test_used_although_nothing_is_out),
+        TEST(test_good_completions_before_a_guest_fault),
+    };
+
+    return cmocka_run_group_tests_name("faults", tests, NULL, NULL);
+}

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* svqd's command line and configuration file: what is taken, and what is said about the rest. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "daemon/config.h"
+#include "daemon/keyval.h"
+#include "daemon/number.h"
+#include "daemon/options.h"
+
+#define NET "id=net0,frontend=/run/n.sock,backend=vhost-user:/run/b.sock"
+
+struct parsed {
+    struct svq_options options;
+    struct svq_failure failure;
+    int ret;
+};
+
+/* Parses "svqd" and the given arguments, up to a NULL. */
+static struct parsed parse(const char *first, ...)
+{
+    char *argv[16] = {(char *)"svqd"};
+    struct parsed p;
+    int argc = 1;
+    va_list args;
+    const char *arg;
+
+    va_start(args, first);
+    for (arg = first; arg && argc < 15; arg = va_arg(args, const char *))
+        argv[argc++] = (char *)arg;
+    va_end(args);
+    memset(&p.failure, 0, sizeof(p.failure));
+    svq_options_init(&p.options);
+    p.ret = svq_options_parse(argc, argv, &p.options, &p.failure);
+    return p;
+}
+
+static void refuse(struct parsed p, const char *text)
+{
+    assert_int_not_equal(p.ret, 0);
+    assert_string_equal(p.failure.text, text);
+    svq_options_release(&p.options);
+}
+
+/* ---- Numbers and lists --------------------------------------------------------------------- */
+
+static void test_numbers(void **state)
+{
+    static const char *const bad[] = {"",
+                                      "-1",
+                                      "+1",
+                                      " 1",
+                                      "1 ",
+                                      "0x1",
+                                      "1e3",
+                                      "101",
+                                      "18446744073709551616",
+                                      "99999999999999999999999"};
+    uint64_t value;
+    size_t i;
+
+    (void)state;
+    assert_true(svq_number_parse("0", 100, &value));
+    assert_int_equal(value, 0);
+    assert_true(svq_number_parse("0100", 100, &value));
+    assert_int_equal(value, 100);
+    assert_true(svq_number_parse("18446744073709551615", UINT64_MAX, &value));
+    assert_true(value == UINT64_MAX);
+    for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_false(svq_number_parse(bad[i], 100, &value));
+}
+
+static void test_seconds(void **state)
+{
+    static const char *const bad[] = {
+        "",  "-1",     "+1",    ".5", "5.", "1e3", "inf",   "nan", "0x1",
+        "0", "0.0009", "86401", " 1", "1 ", "1,5", "1.2.3", "5s",  "99999999999999999999999999"};
+    int64_t value;
+    size_t i;
+
+    (void)state;
+    assert_true(svq_seconds_parse("10", &value));
+    assert_true(value == INT64_C(10000000000));
+    assert_true(svq_seconds_parse("0.25", &value));
+    assert_true(value == 250000000);
+    assert_true(svq_seconds_parse("0.001", &value));
+    assert_true(value == 1000000);
+    assert_true(svq_seconds_parse("86400.000", &value));
+    for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_false(svq_seconds_parse(bad[i], &value));
+}
+
+static void take_list(const char *text, const char *json)
+{
+    json_t *expected = json_loads(json, 0, NULL);
+    struct svq_failure failure;
+    json_t *object;
+
+    assert_non_null(expected);
+    assert_int_equal(svq_keyval_parse(text, &object, &failure), 0);
+    assert_true(json_equal(object, expected));
+    json_decref(object);
+    json_decref(expected);
+}
+
+static void refuse_list(const char *text, const char *reason)
+{
+    struct svq_failure failure;
+    json_t *object = NULL;
+
+    assert_int_not_equal(svq_keyval_parse(text, &object, &failure), 0);
+    assert_null(object);
+    assert_string_equal(failure.text, reason);
+}
+
+static void test_keyval(void **state)
+{
+    (void)state;
+    take_list("", "{}");
+    take_list("a=b", "{\"a\": \"b\"}");
+    take_list("a=b,", "{\"a\": \"b\"}");
+    take_list("a=,b=", "{\"a\": \"\", \"b\": \"\"}");
+    take_list("a=b=c,d=e", "{\"a\": \"b=c\", \"d\": \"e\"}");
+    take_list("a=b,,c,d=e", "{\"a\": \"b,c\", \"d\": \"e\"}");
+    take_list("a=,,", "{\"a\": \",\"}");
+    take_list("a=b,,,d=e", "{\"a\": \"b,\", \"d\": \"e\"}");
+    take_list("dirty-log=x,a.b_C9=\xc3\xa4", "{\"dirty-log\": \"x\", \"a.b_C9\": \"\xc3\xa4\"}");
+
+    refuse_list("a", "Expected '=' after parameter 'a'");
+    refuse_list("a=b,c", "Expected '=' after parameter 'c'");
+    refuse_list("a=b,a=c", "Parameter 'a' is given twice");
+    refuse_list("=b", "Invalid parameter ''");
+    refuse_list(",a=b", "Invalid parameter ''");
+    refuse_list("a b=c", "Invalid parameter 'a b'");
+    refuse_list("a=\xff", "Parameter 'a': the value is not valid UTF-8");
+    refuse_list("\xff=a", "Invalid parameter '?'");
+    refuse_list("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx=1",
+                "Invalid parameter "
+                "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'");
+}
+
+/* ---- The command line ---------------------------------------------------------------------- */
+
+static void test_defaults(void **state)
+{
+    struct parsed p = parse("--device", NET, NULL);
+    const struct svq_device_config *config;
+
+    (void)state;
+    assert_int_equal(p.ret, 0);
+    assert_int_equal(p.options.action, SVQ_ACTION_RUN);
+    assert_null(p.options.qmp);
+    assert_int_equal(p.options.workers, 1);
+    assert_int_equal(p.options.poll_us, 50);
+    assert_int_equal(p.options.log_level, SVQ_LOG_INFO);
+    assert_int_equal(p.options.device_count, 1);
+    config = &p.options.devices[0].config;
+    assert_string_equal(config->id, "net0");
+    assert_string_equal(config->frontend, "/run/n.sock");
+    assert_string_equal(config->backend, "vhost-user:/run/b.sock");
+    assert_int_equal(config->shadow, SVQ_SHADOW_AUTO);
+    assert_int_equal(config->dirty_log, SVQ_DIRTY_LOG_AUTO);
+    assert_true(config->message_timeout == INT64_C(10000000000));
+    assert_true(config->drain_timeout == INT64_C(5000000000));
+    svq_options_release(&p.options);
+}
+
+static void test_everything(void **state)
+{
+    struct parsed p =
+        parse("--device", NET, "--qmp", "/q", "--workers=4", "--poll-us", "0", "-v", "--device",
+              "id=b,frontend=connect:/f,,x,backend=vhost-user:/y,shadow=on,dirty-log=backend,"
+              "message-timeout=0.5,drain-timeout=2",
+              "--log-level", "error", NULL);
+    const struct svq_device_config *config;
+
+    (void)state;
+    assert_int_equal(p.ret, 0);
+    assert_string_equal(p.options.qmp, "/q");
+    assert_int_equal(p.options.workers, 4);
+    assert_int_equal(p.options.poll_us, 0);
+    assert_int_equal(p.options.log_level, SVQ_LOG_ERROR);
+    assert_int_equal(p.options.device_count, 2);
+    config = &p.options.devices[1].config;
+    assert_string_equal(config->frontend, "connect:/f,x");
+    assert_int_equal(config->shadow, SVQ_SHADOW_ON);
+    assert_int_equal(config->dirty_log, SVQ_DIRTY_LOG_BACKEND);
+    assert_true(config->message_timeout == 500000000);
+    assert_true(config->drain_timeout == INT64_C(2000000000));
+    svq_options_release(&p.options);
+}
+
+static void test_actions(void **state)
+{
+    struct parsed p;
+
+    (void)state;
+    p = parse("--help", NULL);
+    assert_int_equal(p.ret, 0);
+    assert_int_equal(p.options.action, SVQ_ACTION_HELP);
+    svq_options_release(&p.options);
+    p = parse("--qmp", "/q", "-V", NULL);
+    assert_int_equal(p.ret, 0);
+    assert_int_equal(p.options.action, SVQ_ACTION_VERSION);
+    svq_options_release(&p.options);
+    p = parse("--qmp", "/q", NULL);
+    assert_int_equal(p.ret, 0);
+    assert_int_equal(p.options.device_count, 0);
+    svq_options_release(&p.options);
+}
+
+static void test_refused_options(void **state)
+{
+    (void)state;
+    refuse(parse(NULL), "Nothing to do: no device, and no QMP socket to add one by");
+    refuse(parse("--nope", NULL), "Unknown option --nope");
+    refuse(parse("-x", NULL), "Unknown option -x");
+    refuse(parse("--qmp", NULL), "--qmp expects a value");
+    refuse(parse("--help=yes", NULL), "--help=yes: this option takes no value");
+    refuse(parse("--qmp", "", NULL), "--qmp expects the path of the socket to make");
+    refuse(parse("--qmp", "/q", "extra", NULL), "Unexpected argument 'extra'");
+    refuse(parse("--workers", "0", NULL), "--workers 0: expected a number between 1 and 256");
+    refuse(parse("--workers", "two", NULL), "--workers two: expected a number between 1 and 256");
+    refuse(parse("--poll-us", "-1", NULL), "--poll-us -1: expected a number between 0 and 1000000");
+    refuse(parse("--log-level", "loud", NULL),
+           "--log-level loud: expected error, warning, info or debug");
+    refuse(parse("--config", "/a", "--config", "/b", NULL), "--config is given twice");
+}
+
+static void test_refused_devices(void **state)
+{
+    (void)state;
+    refuse(parse("--device", "id=a", NULL), "--device id=a: Parameter 'frontend' is missing");
+    refuse(parse("--device", "", NULL), "--device : Parameter 'id' is missing");
+    refuse(parse("--device", "id=,frontend=/f", NULL),
+           "--device id=,frontend=/f: Parameter 'id' must not be empty");
+    refuse(parse("--device", "id=a,id=b", NULL),
+           "--device id=a,id=b: Parameter 'id' is given twice");
+    refuse(parse("--device", "id=a,frontned=/x", NULL),
+           "--device id=a,frontned=/x: Parameter 'frontned' is unexpected");
+    refuse(parse("--device", "id=a,shadow=yes", NULL),
+           "--device id=a,shadow=yes: Parameter 'shadow' does not accept value 'yes'");
+    refuse(parse("--device", "drain-timeout=5s", NULL),
+           "--device drain-timeout=5s: "
+           "Parameter 'drain-timeout' expects seconds between 0.001 and 86400");
+    refuse(parse("--device", NET, "--device", NET, NULL), "Duplicate ID 'net0' for device");
+    refuse(parse("--device", NET, "--device",
+                 "id=net1,frontend=/run/n.sock,backend=vhost-user:/run/c.sock", NULL),
+           "Devices 'net0' and 'net1' cannot share the front-end socket '/run/n.sock'");
+}
+
+/* What a refusal advises. */
+static void test_hints(void **state)
+{
+    struct parsed p;
+
+    (void)state;
+    p = parse("--device", "id=a,frontned=/x", NULL);
+    assert_string_equal(p.failure.hint, "A device's keys are id, frontend, backend, shadow, "
+                                        "dirty-log, message-timeout, drain-timeout");
+    svq_options_release(&p.options);
+    p = parse("--device", "id=a,dirty-log=yes", NULL);
+    assert_string_equal(p.failure.hint, "Use one of auto, shadow, backend");
+    svq_options_release(&p.options);
+}
+
+/* Text that is as long as an attacker likes must fit the failure's buffers, as UTF-8. */
+static void test_long_text(void **state)
+{
+    char text[4096];
+    struct parsed p;
+    json_t *string;
+    size_t i;
+
+    (void)state;
+    for (i = 0; i + 2 < sizeof(text); i += 2)
+        memcpy(text + i, "\xc3\xa4", 2);
+    text[i] = '\0';
+    p = parse("--device", text, NULL);
+    assert_int_not_equal(p.ret, 0);
+    string = json_string(p.failure.text);
+    assert_non_null(string);
+    json_decref(string);
+    svq_options_release(&p.options);
+}
+
+/* ---- The configuration file ---------------------------------------------------------------- */
+
+/* Applies a file's text over options that stand as the command line left them. */
+static int apply(const char *text, struct svq_options *options, struct svq_failure *failure)
+{
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
+    int ret;
+
+    assert_non_null(root);
+    ret = svq_config_apply(root, options, failure);
+    json_decref(root);
+    return ret;
+}
+
+static void refuse_config(const char *text, const char *reason)
+{
+    struct svq_options options;
+    struct svq_failure failure;
+
+    svq_options_init(&options);
+    assert_int_not_equal(apply(text, &options, &failure), 0);
+    assert_string_equal(failure.text, reason);
+    svq_options_release(&options);
+}
+
+static void test_config(void **state)
+{
+    struct svq_options options;
+    struct svq_failure failure;
+
+    (void)state;
+    svq_options_init(&options);
+    assert_int_equal(apply("{\"devices\": [{\"id\": \"a\", \"frontend\": \"/f\","
+                           " \"backend\": \"vhost-user:/b\", \"shadow\": \"off\","
+                           " \"message-timeout\": 1.5, \"drain-timeout\": 3}],"
+                           " \"qmp\": \"/q\", \"workers\": 2, \"poll-us\": 10,"
+                           " \"log-level\": \"debug\"}",
+                           &options, &failure),
+                     0);
+    assert_int_equal(options.device_count, 1);
+    assert_string_equal(options.devices[0].config.id, "a");
+    assert_int_equal(options.devices[0].config.shadow, SVQ_SHADOW_OFF);
+    assert_true(options.devices[0].config.message_timeout == 1500000000);
+    assert_true(options.devices[0].config.drain_timeout == INT64_C(3000000000));
+    assert_string_equal(options.qmp, "/q");
+    assert_int_equal(options.workers, 2);
+    assert_int_equal(options.poll_us, 10);
+    assert_int_equal(options.log_level, SVQ_LOG_DEBUG);
+    svq_options_release(&options);
+
+    svq_options_init(&options);
+    assert_int_equal(apply("{}", &options, &failure), 0);
+    assert_int_equal(options.workers, SVQ_DEFAULT_WORKERS);
+    svq_options_release(&options);
+}
+
+static void test_refused_config(void **state)
+{
+    (void)state;
+    refuse_config("[]", "The file must hold one JSON object");
+    refuse_config("{\"worker\": 1}", "'worker' is unexpected");
+    refuse_config("{\"workers\": 0}", "'workers' must be a whole number between 1 and 256");
+    refuse_config("{\"workers\": \"1\"}", "'workers' must be a whole number between 1 and 256");
+    refuse_config("{\"poll-us\": -1}", "'poll-us' must be a whole number between 0 and 1000000");
+    refuse_config("{\"qmp\": 1}", "'qmp' must be the path of a socket, as a string");
+    refuse_config("{\"log-level\": \"x\"}",
+                  "'log-level' must be \"error\", \"warning\", \"info\" or \"debug\"");
+    refuse_config("{\"devices\": {}}", "'devices' must be an array of objects");
+    refuse_config("{\"devices\": [1]}",
+                  "devices[0]: A device must be an object with id, frontend and backend");
+    refuse_config("{\"devices\": [{\"id\": 1}]}",
+                  "devices[0]: Invalid parameter type for 'id', expected: string");
+    refuse_config("{\"devices\": [{\"message-timeout\": \"1\"}]}",
+                  "devices[0]: Invalid parameter type for 'message-timeout', expected: number");
+    refuse_config("{\"devices\": [{\"shadow\": true}]}",
+                  "devices[0]: Invalid parameter type for 'shadow', expected: string");
+}
+
+static void write_file(char *path, const char *text)
+{
+    int fd = mkstemp(path);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+}
+
+/* The command line wins, wherever --config stands; devices of both add up, the file's last. */
+static void test_config_file(void **state)
+{
+    char path[] = "/tmp/svq-test-XXXXXX";
+    char expected[128];
+    struct parsed p;
+
+    (void)state;
+    write_file(path, "{\"workers\": 8, \"qmp\": \"/file\", \"poll-us\": 7, \"devices\":"
+                     " [{\"id\": \"f\", \"frontend\": \"/f\", \"backend\": \"vhost-user:/b\"}]}");
+    p = parse("--config", path, "--workers", "2", "--qmp", "/line", "--device", NET, NULL);
+    assert_int_equal(p.ret, 0);
+    assert_int_equal(p.options.workers, 2);
+    assert_string_equal(p.options.qmp, "/line");
+    assert_int_equal(p.options.poll_us, 7);
+    assert_int_equal(p.options.device_count, 2);
+    assert_string_equal(p.options.devices[1].config.id, "f");
+    svq_options_release(&p.options);
+    unlink(path);
+
+    strcpy(path, "/tmp/svq-test-XXXXXX");
+    write_file(path, "{\n  \"workers\": }\n");
+    snprintf(expected, sizeof(expected), "%s:2:14: unexpected token near '}'", path);
+    refuse(parse("--config", path, NULL), expected);
+    unlink(path);
+
+    snprintf(expected, sizeof(expected),
+             "Can't read configuration file '%s': No such file or directory", path);
+    refuse(parse("--config", path, NULL), expected);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_numbers),         cmocka_unit_test(test_seconds),
+        cmocka_unit_test(test_keyval),          cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_everything),      cmocka_unit_test(test_actions),
+        cmocka_unit_test(test_refused_options), cmocka_unit_test(test_refused_devices),
+        cmocka_unit_test(test_hints),           cmocka_unit_test(test_long_text),
+        cmocka_unit_test(test_config),          cmocka_unit_test(test_refused_config),
+        cmocka_unit_test(test_config_file),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

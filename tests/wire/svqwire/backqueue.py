@@ -1,0 +1,125 @@
+"""One virtqueue of the scripted back-end: what was set, and the device that serves it.
+
+The device answers each chain with guest.answer(). How it does is set on the BackEnd:
+    order   "fifo" | "lifo" (a batch is completed back to front)
+    hold    True: chains wait for BackEnd.release() or for what `drain` says
+    drain   "before" (GET_VRING_BASE completes what is held, then answers) | "after" (it answers
+            first and completes a little later) | "never"
+    short   True: the used length says 1 byte although everything was written
+    corrupt a function (queue, chain) that writes something of its own into the used ring
+"""
+
+import os
+
+from .devicering import DeviceRing
+from .guest import answer
+
+LATE = 0.05  # seconds between an early GET_VRING_BASE answer and the completions
+
+
+class BackQueue:
+    def __init__(self, backend, index):
+        self.backend, self.index = backend, index
+        self.num, self.addr, self.flags, self.log_gpa, self.base = 0, None, 0, 0, 0
+        self.kick = self.call = self.err = -1
+        self.enabled = False
+        self.ring = None
+        self.held = []
+        self.kicks = self.calls = self.chains = 0
+
+    def set_fd(self, name, fd):
+        old = getattr(self, name)
+        if old >= 0:
+            self.backend.unwatch(old)
+            os.close(old)
+        setattr(self, name, fd)
+
+    def start(self):
+        """KICK came: the ring can run."""
+        backend = self.backend
+        self.ring = DeviceRing(
+            backend.memory, self.num, self.addr, self.base, backend.event_idx,
+            backend.dirty_log, self.log_gpa if self.flags & 1 else None,
+        )
+        self.watch()
+
+    def watch(self):
+        """Kicks wait in the eventfd while the ring is disabled."""
+        if self.kick < 0:
+            return
+        self.backend.unwatch(self.kick)
+        if self.ring and self.enabled:
+            self.backend.watch(self.kick, self.kicked)
+
+    def kicked(self):
+        try:
+            os.eventfd_read(self.kick)
+            self.kicks += 1
+        except BlockingIOError:
+            return
+        self.process()
+
+    def process(self):
+        batch = []
+        while chain := self.ring.pop():
+            batch.append(chain)
+        self.chains += len(batch)
+        if self.backend.hold:
+            self.held += batch
+            return
+        self.complete(batch if self.backend.order == "fifo" else batch[::-1])
+
+    def complete(self, chains):
+        if not chains:
+            return
+        ring = chains[0].ring
+        for chain in chains:
+            if self.backend.corrupt and self.backend.corrupt(self, chain):
+                continue
+            data = answer(chain.read(), chain.room)
+            chain.write(data)
+            ring.push(chain.head, 1 if self.backend.short and data else len(data))
+        self.signal(ring)
+
+    def signal(self, ring):
+        if self.call >= 0 and ring.wants_call():
+            self.calls += 1
+            os.eventfd_write(self.call, 1)
+
+    def complete_held(self):
+        held, self.held = self.held, []
+        self.complete(held if self.backend.order == "fifo" else held[::-1])
+
+    def stop(self):
+        """GET_VRING_BASE: the index, after which kick, call and addresses are forgotten."""
+        base = self.ring.last_avail if self.ring else self.base
+        ring, drain = self.ring, self.backend.drain
+        if ring and drain == "before":
+            self.complete_held()
+        if ring and drain == "after" and self.held:
+            held, self.held = self.held, []
+            call = os.dup(self.call) if self.call >= 0 and self.backend.keeps_call else -1
+            self.backend.later(LATE, lambda: self.finish_late(held, call))
+        self.held = []
+        self.forget()
+        self.base = base
+        return base
+
+    def finish_late(self, chains, call):
+        mine, self.call = self.call, call
+        try:
+            self.complete(chains)
+        finally:
+            self.call = mine
+            if call >= 0:
+                os.close(call)
+
+    def forget(self):
+        self.set_fd("kick", -1)
+        self.set_fd("call", -1)
+        self.ring, self.addr = None, None
+
+    def close(self):
+        for name in ("kick", "call", "err"):
+            self.set_fd(name, -1)
+        self.ring, self.held = None, []

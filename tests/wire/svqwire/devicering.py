@@ -1,0 +1,144 @@
+"""The split ring as its device sees it, over the memory a front-end passed by fd."""
+
+import mmap
+import os
+
+from .memory import barrier
+from .ring import DESC, INDIRECT, NEXT, NO_INTERRUPT, WRITE
+
+
+class Translation(Exception):
+    """An address outside the memory table."""
+
+
+class DeviceMemory:
+    """The regions of SET_MEM_TABLE and ADD_MEM_REG."""
+
+    def __init__(self):
+        self.regions = []  # (gpa, size, uaddr, view)
+
+    def add(self, gpa, size, uaddr, offset, fd):
+        assert offset + size <= os.fstat(fd).st_size, "region longer than its file"
+        mapping = mmap.mmap(fd, offset + size)
+        self.regions.append((gpa, size, uaddr, memoryview(mapping)[offset:]))
+
+    def remove(self, gpa, size, uaddr):
+        for region in self.regions:
+            if region[:3] == (gpa, size, uaddr):
+                self.regions.remove(region)
+                return True
+        return False
+
+    def by_gpa(self, gpa, length):
+        for start, size, _, view in self.regions:
+            if start <= gpa and gpa + length <= start + size:
+                return view[gpa - start : gpa - start + length]
+        raise Translation(f"gpa {gpa:#x}+{length:#x}")
+
+    def by_uaddr(self, uaddr, length):
+        for _, size, start, view in self.regions:
+            if start <= uaddr and uaddr + length <= start + size:
+                return view[uaddr - start : uaddr - start + length]
+        raise Translation(f"uaddr {uaddr:#x}+{length:#x}")
+
+
+class DeviceChain:
+    def __init__(self, ring, head, readable, writable):
+        self.ring, self.head = ring, head
+        self.readable, self.writable = readable, writable  # [(gpa, length)]
+
+    def read(self):
+        memory = self.ring.memory
+        return b"".join(bytes(memory.by_gpa(gpa, n)) for gpa, n in self.readable)
+
+    @property
+    def room(self):
+        return sum(length for _, length in self.writable)
+
+    def write(self, data):
+        for gpa, length in self.writable:
+            part, data = data[:length], data[length:]
+            self.ring.memory.by_gpa(gpa, len(part))[:] = part
+            if self.ring.log:
+                self.ring.log.mark(gpa, len(part))
+
+
+class DeviceRing:
+    def __init__(self, memory, num, addresses, base, event_idx, log=None, used_gpa=None):
+        self.num, self.addresses, self.event_idx = num, addresses, event_idx
+        self.log, self.used_gpa = log, used_gpa  # used_gpa: only when the ring has F_LOG
+        self.last_avail = base
+        self.bind(memory)
+        self.used_idx = self.used[1]  # as rust-vmm and DPDK take it, whatever BASE says
+        self.old_used = self.used_idx
+        if event_idx:
+            self.used[2 + 4 * num] = base
+
+    def bind(self, memory):
+        """Finds the ring again, in a new memory table."""
+        desc, used, avail = self.addresses
+        self.memory = memory
+        self.table = memory.by_uaddr(desc, 16 * self.num)
+        self.avail = memory.by_uaddr(avail, 6 + 2 * self.num).cast("H")
+        used = memory.by_uaddr(used, 8 + 8 * self.num)
+        self.used = used.cast("H")
+        self.used_items = used[: 4 + 8 * self.num].cast("I")
+
+    def pop(self):
+        """The next chain, or None after asking for a kick."""
+        if self.last_avail == self.avail[1]:
+            if not self.event_idx:
+                return None
+            self.used[2 + 4 * self.num] = self.last_avail
+            self.mark_used(4 + 8 * self.num, 2)
+            barrier()
+            if self.last_avail == self.avail[1]:
+                return None
+        barrier()
+        head = self.avail[2 + self.last_avail % self.num]
+        self.last_avail = (self.last_avail + 1) & 0xFFFF
+        readable, writable = [], []
+        for gpa, length, flags in self.walk(self.table, head, self.num):
+            (writable if flags & WRITE else readable).append((gpa, length))
+        return DeviceChain(self, head, readable, writable)
+
+    def walk(self, table, slot, num):
+        for _ in range(num):
+            gpa, length, flags, following = DESC.unpack_from(table, 16 * slot)
+            if flags & INDIRECT:
+                yield from self.walk(self.memory.by_gpa(gpa, length), 0, length // 16)
+            else:
+                yield gpa, length, flags
+            if not flags & NEXT:
+                return
+            slot = following
+        raise AssertionError("the descriptor chain has a loop")
+
+    def push(self, head, length):
+        """Writes a used entry and publishes it."""
+        self.put(self.used_idx, head, length)
+        self.publish(self.used_idx + 1)
+
+    def put(self, position, head, length):
+        slot = position % self.num
+        self.used_items[1 + 2 * slot] = head
+        self.used_items[2 + 2 * slot] = length
+        self.mark_used(4 + 8 * slot, 8)
+
+    def publish(self, index):
+        self.used_idx = index & 0xFFFF
+        barrier()
+        self.used[1] = self.used_idx
+        self.mark_used(2, 2)
+
+    def mark_used(self, offset, length):
+        if self.log and self.used_gpa is not None:
+            self.log.mark(self.used_gpa + offset, length)
+
+    def wants_call(self):
+        barrier()
+        old, self.old_used = self.old_used, self.used_idx
+        if not self.event_idx:
+            return not self.avail[0] & NO_INTERRUPT
+        event = self.avail[2 + self.num]
+        return (self.used_idx - event - 1) & 0xFFFF < (self.used_idx - old) & 0xFFFF

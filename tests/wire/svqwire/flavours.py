@@ -1,0 +1,169 @@
+"""Back-ends with the habits of real ones, where those differ from the specification's letter."""
+
+import os
+
+from . import message as wire
+from .backend import BackEnd
+from .backqueue import BackQueue
+from .fault import Drop, Nack
+from .message import Id
+
+
+class RustVmm(BackEnd):
+    """vhost-user-backend: any error ends the connection; a kick of a disabled ring is lost;
+    GET_VRING_BASE drops kick and call and waits for nothing."""
+
+    UNKNOWN = {Id.SEND_RARP, Id.NET_SET_MTU, Id.SET_STATUS, Id.GET_STATUS, Id.IOTLB_MSG}
+
+    def __init__(self, path, **options):
+        options.setdefault("protocol", wire.P_MQ | wire.P_REPLY_ACK | wire.P_CONFIG
+                           | wire.P_MEM_SLOTS)
+        super().__init__(path, **options)
+        self.drain, self.keeps_call = "after", False
+
+    def _handle(self, message, refuse=False):
+        reply = super()._handle(message, refuse)
+        if message.id in self.UNKNOWN or (reply and self.refused(message, reply)):
+            if reply:
+                reply.send(self.connection)
+            raise Drop
+        return reply
+
+    @staticmethod
+    def refused(message, reply):
+        typed = message.name.startswith("GET_") or message.id == Id.SET_LOG_BASE
+        return not typed and len(reply.payload) == 8 and reply.payload != bytes(8)
+
+    def _reset_session(self):
+        super()._reset_session()
+        self.owned = False
+
+    def on_set_owner(self, message):
+        if self.owned:
+            self.breach("SET_OWNER twice")
+            raise Nack
+        self.owned = True
+
+    def on_set_vring_enable(self, message):
+        if not self.acked & wire.F_PROTOCOL:
+            self.breach("SET_VRING_ENABLE before bit 30 was acked")
+            raise Drop
+        index, enable = wire.VRING_STATE.unpack(message.payload)
+        queue = self.queue(index)
+        if enable and not queue.enabled and queue.kick >= 0:
+            lose_kick(queue)
+        super().on_set_vring_enable(message)
+
+    def on_set_mem_table(self, message):
+        super().on_set_mem_table(message)
+        self.dirty_log = None
+
+
+def lose_kick(queue):
+    """A kick that came while the ring was disabled was read and did nothing."""
+    try:
+        os.eventfd_read(queue.kick)
+    except BlockingIOError:
+        pass
+
+
+class Crosvm(BackEnd):
+    """crosvm's back-end: the kick fd starts the queue, ENABLE means nothing, a running queue
+    keeps the call it started with, BASE sets the used index too."""
+
+    def __init__(self, path, **options):
+        options.setdefault("protocol", wire.P_MQ | wire.P_REPLY_ACK | wire.P_CONFIG
+                           | wire.P_BACKEND_REQ | wire.P_DEVICE_STATE)
+        super().__init__(path, **options)
+
+    def take_fd(self, message, name):
+        queue = self.queue(message.u64() & 0xFF)
+        if name != "err" and not message.fds:
+            self.breach(f"{message.name} without an fd")
+            raise Nack
+        if name == "call" and queue.ring:
+            return queue  # too late for the running queue
+        return super().take_fd(message, name)
+
+    def on_set_vring_kick(self, message):
+        queue = self.queue(message.u64() & 0xFF)
+        queue.enabled = True
+        super().on_set_vring_kick(message)
+        if queue.ring.used_idx != queue.base:
+            self.breach(f"BASE {queue.base} on a ring whose used.idx is {queue.ring.used_idx}")
+
+    def on_set_vring_enable(self, message):
+        pass
+
+
+class Dpdk(BackEnd):
+    """lib/vhost: at most 8 regions, status, a ring that runs on from used.idx whatever BASE
+    says, and no start before DRIVER_OK once STATUS was acked."""
+
+    max_regions = 8
+
+    def __init__(self, path, **options):
+        options.setdefault("protocol", wire.P_MQ | wire.P_REPLY_ACK | wire.P_BACKEND_REQ
+                           | wire.P_STATUS | wire.P_MTU | wire.P_RARP)
+        options.setdefault("features", wire.F_VERSION_1 | wire.F_EVENT_IDX | wire.F_INDIRECT
+                           | wire.F_PROTOCOL | wire.bit(15))
+        super().__init__(path, **options)
+
+    def _reset_session(self):
+        super()._reset_session()
+        self.queues = [DpdkQueue(self, i) for i in range(self.queue_num)]
+
+    def on_set_status(self, message):
+        super().on_set_status(message)
+        for queue in self.queues:
+            queue.watch()
+
+    @property
+    def may_run(self):
+        return bool(not self.acked_protocol & wire.P_STATUS or self.status & 4)
+
+
+class DpdkQueue(BackQueue):
+    def start(self):
+        super().start()
+        if self.ring.last_avail != self.ring.used_idx:
+            self.ring.last_avail = self.ring.used_idx
+
+    def watch(self):
+        if self.backend.may_run:
+            super().watch()
+
+
+class Spdk(BackEnd):
+    """lib/vhost over DPDK: ENABLE=0 does not stop polling, one GET_VRING_BASE stops all queues
+    and a KICK restarts them, GET_CONFIG ignores the offset."""
+
+    def __init__(self, path, **options):
+        options.setdefault("features", wire.F_VERSION_1 | wire.F_INDIRECT | wire.F_PROTOCOL)
+        options.setdefault("protocol", wire.P_MQ | wire.P_REPLY_ACK | wire.P_CONFIG)
+        super().__init__(path, **options)
+
+    def on_set_vring_enable(self, message):
+        index, enable = wire.VRING_STATE.unpack(message.payload)
+        if enable:
+            super().on_set_vring_enable(message)
+
+    def on_get_vring_base(self, message):
+        for queue in self.queues:
+            if queue.kick >= 0:
+                self.unwatch(queue.kick)
+        return super().on_get_vring_base(message)
+
+    def on_set_vring_kick(self, message):
+        super().on_set_vring_kick(message)
+        for queue in self.queues:
+            queue.watch()
+            if queue.ring and queue.enabled:
+                queue.process()
+
+    def on_get_config(self, message):
+        offset, size, flags = wire.CONFIG.unpack_from(message.payload)
+        return wire.config(offset, size, flags, bytes(self.config[:size]))
+
+
+FLAVOURS = {"plain": BackEnd, "rust-vmm": RustVmm, "crosvm": Crosvm, "dpdk": Dpdk, "spdk": Spdk}

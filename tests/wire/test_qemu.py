@@ -1,0 +1,203 @@
+"""QEMU 7.2's sequences, directly and through svqd."""
+
+import pytest
+from svqwire import message as wire
+from svqwire.backend import CONFIG, PROTOCOL
+from svqwire.memory import MIB
+from svqwire.message import Id
+from svqwire.migration import Copy
+from svqwire.qemu import Qemu, QemuNet
+
+NO_SLOTS = PROTOCOL & ~wire.P_MEM_SLOTS
+
+
+def connected(closing, way, vm, cls=Qemu):
+    vmm = closing(cls(way.address(), vm))
+    config = vmm.connect()
+    assert config is None or config == CONFIG[:60]
+    return vmm
+
+
+@pytest.mark.parametrize("protocol", [PROTOCOL, NO_SLOTS], ids=["slots", "table"])
+def test_firmware_then_linux(route, guest, closing, protocol):
+    """Two starts of one connection, with other ring features and sizes each."""
+    way, vm = route(protocol=protocol), guest(1, num=16)
+    vmm = connected(closing, way, vm)
+    vmm.start()
+    way.turn()
+    vm.io(8)
+    assert vmm.stop() == [queue.ring.avail_idx for queue in vm.queues]
+    vm.restart(num=128, event_idx=True, indirect=True)
+    vmm.start()
+    for _ in range(4):
+        vm.io(32)
+        way.turn()
+    assert vmm.stop() == [queue.ring.avail_idx for queue in vm.queues]
+    vmm.quiet()
+    if protocol & wire.P_MEM_SLOTS and way.kind == "direct":
+        assert way.backend.count(Id.SET_MEM_TABLE) == 0
+
+
+def test_pause_and_resume(route, guest, closing):
+    way, vm = route(), guest(4, event_idx=True, indirect=True)
+    vmm = connected(closing, way, vm)
+    bases = None
+    for _ in range(4):
+        vmm.start(bases)
+        vm.io(16)
+        way.turn()
+        vm.io(16)
+        bases = vmm.stop()
+        assert bases == [queue.ring.avail_idx for queue in vm.queues]
+    vmm.quiet()
+
+
+def test_memory_slots_come_and_go(route, guest, closing):
+    way, vm = route(), guest(2, event_idx=True)
+    vmm = connected(closing, way, vm)
+    vmm.start()
+    for number in range(4):
+        region = vm.memory.add((number + 2) << 33, MIB, 0x7E0000000000 + (number << 24))
+        vmm.update_memory()
+        for queue in vm.queues:
+            for pool in queue.ring.buffers.values():
+                pool.region, pool.free = 2, {}
+        way.turn()
+        vm.io(16)
+        for queue in vm.queues:
+            for pool in queue.ring.buffers.values():
+                pool.region, pool.free = 0, {}
+        vm.memory.remove(region)
+        vm.memory.next.pop(2)
+        vmm.update_memory()
+        vm.io(16)
+    vmm.quiet()
+
+
+def test_masking_swaps_calls(route, guest, closing):
+    """A masked vector's interrupts wait in QEMU's own eventfd."""
+    way, vm = route(), guest(2)
+    vmm = connected(closing, way, vm)
+    vmm.start()
+    for _ in range(10):
+        vmm.mask()
+        vmm.sync()
+        for queue in vm.queues:
+            vmm.masked[queue.index].take()
+            queue.submit([b"masked"], [64])
+        way.turn()
+        for queue in vm.queues:
+            assert vmm.masked[queue.index].wait(5), "no call on the masked vector's eventfd"
+            vmm.masked[queue.index].signal()  # back: unmask() looks at it
+        vmm.unmask()
+        for queue in vm.queues:
+            queue.complete(1)
+        vm.io(4)
+    vmm.quiet()
+
+
+def test_log_start_and_stop(route, guest, closing, kind):
+    """One log, harvested while the device writes to it; stopped and started again."""
+    way, vm = route(logs=kind == "direct"), guest(2, event_idx=True, indirect=True)
+    vmm = connected(closing, way, vm)
+    vmm.start()
+    for _ in range(3):
+        vm.io(8)
+        way.turn()
+        copy = Copy(vm)
+        log = vmm.start_log()
+        copy.everything()
+        for _ in range(4):
+            vm.io(24)
+            copy.dirty(log.pages())
+        vmm.stop()
+        copy.dirty(log.pages())
+        copy.finish()
+        assert log.intact()
+        vmm.stop_log()
+        vmm.start([queue.ring.avail_idx for queue in vm.queues])
+        vm.io(8)
+        log.close()
+    vmm.quiet()
+    if way.kind == "pass-through":
+        way.svqd.wait_mode("dev0", "pass-through")
+
+
+def test_log_before_the_start(route, guest, closing, kind):
+    """A migration may begin before the guest's driver has started the device."""
+    way, vm = route(logs=kind == "direct"), guest(2)
+    vmm = connected(closing, way, vm)
+    vmm.acked = vmm.acceptable()
+    log = start_log_early(vmm)
+    copy = Copy(vm)
+    copy.everything()
+    vmm.acked |= wire.F_LOG_ALL
+    start_logged(vmm)
+    vm.io(24)
+    vmm.stop()
+    copy.dirty(log.pages())
+    copy.finish()
+    assert log.intact()
+    log.close()
+
+
+def start_log_early(vmm):
+    queues, vmm.guest.queues = vmm.guest.queues, []
+    try:
+        return vmm.start_log()
+    finally:
+        vmm.guest.queues = queues
+
+
+def start_logged(vmm):
+    """vhost_dev_start with the log on: LOG_BASE again, after the rings and before ENABLE."""
+    vmm.tell(Id.SET_FEATURES, wire.u64(vmm.acked), ack=True)
+    vmm.update_memory()
+    vmm.logging = True
+    for queue in vmm.guest.queues:
+        vmm.vring_num(queue)
+        vmm.vring_base(queue, 0)
+        vmm.log_addr(queue, 1, queue.ring.used_gpa)
+        vmm.vring_kick(queue)
+    for queue in vmm.guest.queues:
+        vmm.vring_enable(queue)
+    vmm.unmask()
+
+
+def test_net_pairs(route, guest, closing):
+    """One vhost device per queue pair: features repeat, the rest comes once."""
+    way, vm = route(), guest(4, event_idx=True)
+    vmm = connected(closing, way, vm, QemuNet)
+    bases = None
+    for _ in range(3):
+        vmm.start(bases)
+        vm.io(16)
+        way.turn()
+        vmm.announce(b"\x52\x54\x00\x12\x34\x56")
+        way.turn()
+        vm.io(16)
+        bases = vmm.stop()
+    vmm.sync()
+    assert way.backend.mtu == 1500
+    assert way.backend.rarp == b"\x52\x54\x00\x12\x34\x56\0\0"
+    vmm.quiet()
+
+
+def test_slots_never_decrease(route, guest, closing):
+    """GET_MAX_MEM_SLOTS over reconnects; svqd's own region has to be in it."""
+    way, vm = route(), guest(2)
+    vmm = connected(closing, way, vm)
+    first = vmm.slots
+    if way.svqd:
+        assert first < way.backend.slots, "no slot is kept for the shadow's region"
+    for _ in range(2):
+        vmm.start()
+        way.turn()
+        vm.io(4)
+        vmm.close()
+        way.backend.wait_disconnected()
+        vm.restart()
+        vmm = connected(closing, way, vm)
+        assert vmm.slots == first
+    vmm.start()
+    vm.io(4)
