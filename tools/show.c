@@ -72,11 +72,11 @@ static void show_queues(const json_t *queues, FILE *out)
     if (json_array_size(queues) == 0)
         return;
     svq_table_init(&table, heads);
-    json_array_foreach (queues, i, queue)
+    json_array_foreach(queues, i, queue)
         queue_row(&table, queue);
     svq_table_print(&table, 2, out);
     svq_table_release(&table);
-    json_array_foreach (queues, i, queue) {
+    json_array_foreach(queues, i, queue) {
         if (svq_json_at(queue, "error"))
             fprintf(out, "  queue %" PRIu64 " is broken: %s\n", svq_json_number(queue, "index"),
                     svq_json_string(queue, "error"));
@@ -148,7 +148,7 @@ static void show_data(const json_t *data, FILE *out)
     const json_t *value;
     char *text;
 
-    json_object_foreach ((json_t *)data, name, value) {
+    json_object_foreach((json_t *)data, name, value) {
         text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
         fprintf(out, " %s=%s", name, text ? text : "?");
         free(text);

@@ -84,7 +84,7 @@ static void show_devices(const json_t *devices)
     const json_t *device;
     size_t i;
 
-    json_array_foreach (devices, i, device) {
+    json_array_foreach(devices, i, device) {
         if (i > 0)
             putchar('\n');
         svq_show_device(device, stdout);

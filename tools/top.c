@@ -42,7 +42,7 @@ static const json_t *same_queue(const json_t *queues, const json_t *queue)
     const json_t *other;
     size_t i;
 
-    json_array_foreach (queues, i, other) {
+    json_array_foreach(queues, i, other) {
         if (svq_json_number(other, "index") == svq_json_number(queue, "index") &&
             strcmp(svq_json_string(other, "device"), svq_json_string(queue, "device")) == 0)
             return other;
@@ -95,7 +95,7 @@ static void print_rates(const struct sample *before, const struct sample *after,
     size_t i;
 
     svq_table_init(&table, heads);
-    json_array_foreach (after->queues, i, queue)
+    json_array_foreach(after->queues, i, queue)
         rate_row(&table, same_queue(before->queues, queue), queue, seconds);
     svq_table_print(&table, 0, out);
     svq_table_release(&table);

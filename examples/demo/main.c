@@ -138,29 +138,17 @@ static int parse_options(int argc, char **argv, struct demo_options *options)
     return -1;
 }
 
-/* A program beside this one, or where the build has put it. */
-static const char *find_program(const char *name, const char *build_dir)
+/* A program beside this one. */
+static const char *find_program(const char *name, char *path, size_t size)
 {
-    static char path[4][4096 + 64];
-    static unsigned used;
-    char *found = path[used++];
-    char self[4096];
-    ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    ssize_t len = readlink("/proc/self/exe", path, size - 1);
     char *slash;
 
-    self[len < 0 ? 0 : len] = '\0';
-    slash = strrchr(self, '/');
-    if (slash)
-        *slash = '\0';
-    snprintf(found, sizeof(path[0]), "%s/%s", self, name);
-    if (access(found, X_OK)) {
-        char *built = path[used++];
-
-        snprintf(built, sizeof(path[0]), "%s/../%s/%s", self, build_dir, name);
-        if (!access(built, X_OK))
-            return built;
-    }
-    return found;
+    path[len < 0 ? 0 : len] = '\0';
+    slash = strrchr(path, '/');
+    len = slash ? slash + 1 - path : 0;
+    snprintf(path + len, size - (size_t)len, "%s", name);
+    return path;
 }
 
 /* ---- The story ----------------------------------------------------------------------------- */
@@ -221,14 +209,15 @@ static int run_direct(struct demo *demo)
 int main(int argc, char **argv)
 {
     static struct demo demo = {.qmp.sock = -1};
+    static char svqd[4096 + 16], ramdisk[4096 + 16];
     int ret = parse_options(argc, argv, &demo.options);
 
     if (ret >= 0)
         return ret;
     if (!demo.options.svqd)
-        demo.options.svqd = find_program("svqd", "src/daemon");
+        demo.options.svqd = find_program("svqd", svqd, sizeof(svqd));
     if (!demo.options.ramdisk)
-        demo.options.ramdisk = find_program("svq-ramdisk", "examples");
+        demo.options.ramdisk = find_program("svq-ramdisk", ramdisk, sizeof(ramdisk));
     demo.plan = demo.options.quick ? quick : whole;
     demo_screen_init();
     introduce(&demo.options);

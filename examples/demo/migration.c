@@ -162,6 +162,7 @@ int demo_destination(struct demo *demo)
 {
     uint64_t stopped = sim_now();
     struct sim_memory *source = demo->mem;
+    int ret;
 
     if (complete(demo))
         return -1;
@@ -171,11 +172,13 @@ int demo_destination(struct demo *demo)
     stopped = sim_now();
     demo->mem = sim_precopy_take_image(demo->precopy);
     if (sim_guest_move(demo->guest, demo->mem))
-        return demo_fail(demo, "%s", demo->guest->session.error);
-    sim_memory_free(source);
-    if (demo_start_device(demo))
-        return -1;
+        ret = demo_fail(demo, "%s", demo->guest->session.error);
+    else
+        ret = demo_start_device(demo);
     demo->results.downtime_us += (sim_now() - stopped) / 1000;
+    sim_memory_free(source);
+    if (ret)
+        return ret;
 
     demo_step("destination");
     if (!demo->options.direct && demo_expect_mode(demo, "pass-through", "At the destination"))
@@ -183,7 +186,7 @@ int demo_destination(struct demo *demo)
     if (demo_measure(demo, demo->plan.destination, &demo->results.destination))
         return -1;
     if (sim_blk_finish(demo->blk) || sim_blk_scan(demo->blk))
-        return demo_fail(demo, "%s", sim_blk_error(demo->blk));
+        return demo_check(demo) ? -1 : demo_fail(demo, "the guest's threads do not start");
     demo->results.checked = demo->disk->sectors;
     demo_note("all %" PRIu64 " sectors of the disk read back and right", demo->results.checked);
     return sim_guest_stop(demo->guest) ? demo_fail(demo, "%s", demo->guest->session.error) : 0;

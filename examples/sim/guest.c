@@ -291,11 +291,12 @@ int sim_guest_set_addresses(struct sim_guest *guest, unsigned index, bool log)
 static int start_queue(struct sim_guest *guest, unsigned index)
 {
     struct sim_guest_queue *queue = &guest->queues[index];
-    int ret =
-        sim_session_tell_vring(&guest->session, SVQ_VU_SET_VRING_NUM, index, queue->ring->num);
+    int ret = sim_session_tell_vring(&guest->session, SVQ_VU_SET_VRING_NUM, index, queue->ring->num,
+                                     false);
 
     if (!ret)
-        ret = sim_session_tell_vring(&guest->session, SVQ_VU_SET_VRING_BASE, index, queue->base);
+        ret = sim_session_tell_vring(&guest->session, SVQ_VU_SET_VRING_BASE, index, queue->base,
+                                     false);
     if (!ret)
         ret = sim_guest_set_addresses(guest, index, guest->log);
     if (!ret)
@@ -315,8 +316,9 @@ int sim_guest_start(struct sim_guest *guest)
         ret = set_memory(guest);
     for (unsigned i = 0; i < guest->config.queues && !ret; i++)
         ret = start_queue(guest, i);
+    /* Not to return before the device has heard it all: as newer QEMUs do. */
     for (unsigned i = 0; i < guest->config.queues && !ret; i++)
-        ret = sim_session_tell_vring(&guest->session, SVQ_VU_SET_VRING_ENABLE, i, 1);
+        ret = sim_session_tell_vring(&guest->session, SVQ_VU_SET_VRING_ENABLE, i, 1, true);
     /* A ring starts with its first kick, and there may be requests from before a stop in it. */
     for (unsigned i = 0; i < guest->config.queues && !ret; i++)
         eventfd_write(guest->queues[i].kick, 1);
@@ -394,7 +396,7 @@ int sim_guest_stop(struct sim_guest *guest)
     int ret = 0;
 
     for (unsigned i = 0; i < guest->config.queues && !ret; i++)
-        ret = sim_session_tell_vring(&guest->session, SVQ_VU_SET_VRING_ENABLE, i, 0);
+        ret = sim_session_tell_vring(&guest->session, SVQ_VU_SET_VRING_ENABLE, i, 0, true);
     for (unsigned i = 0; i < guest->config.queues && !ret; i++)
         ret = stop_queue(guest, i);
     return ret;

@@ -108,13 +108,13 @@ int sim_session_tell_u64(struct sim_session *session, enum svq_vu_request reques
 }
 
 int sim_session_tell_vring(struct sim_session *session, enum svq_vu_request request, unsigned index,
-                           unsigned num)
+                           unsigned num, bool sure)
 {
     struct svq_vu_message msg = {.header = {.request = request, .flags = SVQ_VU_VERSION}};
 
     msg.header.size = sizeof(msg.payload.state);
     msg.payload.state = (struct svq_vu_vring_state){.index = index, .num = num};
-    return sim_session_tell(session, &msg, false);
+    return sim_session_tell(session, &msg, sure);
 }
 
 int sim_session_tell_vring_fd(struct sim_session *session, enum svq_vu_request request,

@@ -48,7 +48,7 @@ int sim_session_ask_u64(struct sim_session *session, enum svq_vu_request request
 int sim_session_tell_u64(struct sim_session *session, enum svq_vu_request request, uint64_t value,
                          bool sure);
 int sim_session_tell_vring(struct sim_session *session, enum svq_vu_request request, unsigned index,
-                           unsigned num);
+                           unsigned num, bool sure);
 int sim_session_tell_vring_fd(struct sim_session *session, enum svq_vu_request request,
                               unsigned index, int fd);
 

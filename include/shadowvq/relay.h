@@ -8,8 +8,8 @@
  *
  * Ownership: a relay belongs to one thread at a time (its worker). Nothing here locks, prints or
  * sleeps; after svq_relay_new() memory is allocated only to grow the private copy of an indirect
- * table beyond the largest that its slot has held. Guest and back-end may write anything into their rings:
- * that stops the relay with a fault, and nothing else.
+ * table beyond the largest that its slot has held. Guest and back-end may write anything into their
+ * rings: that stops the relay with a fault, and nothing else.
  */
 #ifndef SHADOWVQ_RELAY_H
 #define SHADOWVQ_RELAY_H

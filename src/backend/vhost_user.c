@@ -42,7 +42,8 @@ static const char *name_of(uint32_t request)
     return svq_vu_name(SVQ_VU_TO_BACKEND, request);
 }
 
-/* ---- One request ----------------------------------------------------------------------------------- */
+/* ---- One request
+ * ----------------------------------------------------------------------------------- */
 
 static int vu_send(struct vhost_user *vu, const struct svq_vu_message *msg)
 {
@@ -198,7 +199,8 @@ static int vu_queue_state(struct svq_backend *backend, uint32_t request, unsigne
     return vu_queue(vu, &vu->out);
 }
 
-/* ---- Connection ------------------------------------------------------------------------------------- */
+/* ---- Connection
+ * ------------------------------------------------------------------------------------- */
 
 static void vu_close(struct svq_backend *backend)
 {
@@ -244,7 +246,8 @@ static int vu_fd(const struct svq_backend *backend)
     return ((const struct vhost_user *)backend)->fd;
 }
 
-/* ---- Device ------------------------------------------------------------------------------------------ */
+/* ---- Device
+ * ------------------------------------------------------------------------------------------ */
 
 static int vu_set_owner(struct svq_backend *backend)
 {
@@ -316,8 +319,8 @@ static int vu_set_mem_table(struct svq_backend *backend, const struct svq_region
         msg->fds[i] = regions[i].fd;
     }
     msg->fd_count = count;
-    msg->header.size = offsetof(struct svq_vu_mem_table, regions) +
-                       count * sizeof(struct svq_vu_region);
+    msg->header.size =
+        offsetof(struct svq_vu_mem_table, regions) + count * sizeof(struct svq_vu_region);
     return vu_queue(vu, msg);
 }
 
@@ -366,7 +369,8 @@ static int vu_set_log(struct svq_backend *backend, int fd, uint64_t size, uint64
     return vu->in.header.size == sizeof(uint64_t) && vu->in.payload.u64 ? -EREMOTEIO : 0;
 }
 
-/* ---- Rings ------------------------------------------------------------------------------------------- */
+/* ---- Rings
+ * ------------------------------------------------------------------------------------------- */
 
 static int vu_set_vring_num(struct svq_backend *backend, unsigned index, unsigned num)
 {
@@ -428,7 +432,8 @@ static int vu_set_vring_enable(struct svq_backend *backend, unsigned index, bool
     return vu_queue_state(backend, SVQ_VU_SET_VRING_ENABLE, index, enable);
 }
 
-/* ---- Everything else --------------------------------------------------------------------------------- */
+/* ---- Everything else
+ * --------------------------------------------------------------------------------- */
 
 static int vu_forward(struct svq_backend *backend, const struct svq_vu_message *request,
                       struct svq_vu_message *reply)

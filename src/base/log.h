@@ -25,10 +25,10 @@ void svq_log_line(enum svq_log_level level, const char *tag, const char *format,
 #define svq_error(tag, ...)   svq_log_line(SVQ_LOG_ERROR, tag, __VA_ARGS__)
 #define svq_warning(tag, ...) svq_log_line(SVQ_LOG_WARNING, tag, __VA_ARGS__)
 #define svq_info(tag, ...)    svq_log_line(SVQ_LOG_INFO, tag, __VA_ARGS__)
-#define svq_debug(tag, ...)                                                                        \
-    do {                                                                                           \
-        if (svq_log_enabled(SVQ_LOG_DEBUG))                                                        \
-            svq_log_line(SVQ_LOG_DEBUG, tag, __VA_ARGS__);                                         \
+#define svq_debug(tag, ...)                                \
+    do {                                                   \
+        if (svq_log_enabled(SVQ_LOG_DEBUG))                \
+            svq_log_line(SVQ_LOG_DEBUG, tag, __VA_ARGS__); \
     } while (0)
 
 #endif

@@ -73,8 +73,7 @@ static int bind_and_listen(struct svq_unix_listener *listener, const struct sock
     if (err == -EADDRINUSE) {
         err = check_stale(listener->path);
         if (!err)
-            err = unlink(listener->path) < 0 ? -errno
-                                             : bind_masked(listener->fd, address, mask);
+            err = unlink(listener->path) < 0 ? -errno : bind_masked(listener->fd, address, mask);
     }
     if (err)
         return err;

@@ -250,7 +250,7 @@ int svq_command_check(const struct svq_arg *args, json_t *arguments, struct svq_
         if (ret < 0)
             return ret;
     }
-    json_object_foreach (arguments, name, value) {
+    json_object_foreach(arguments, name, value) {
         if (!is_known(args, name))
             return svq_fail(failure, "Parameter '%s' is unexpected", name);
     }

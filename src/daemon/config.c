@@ -32,7 +32,7 @@ static int apply_devices(json_t *value, struct svq_options *options, struct svq_
 
     if (!json_is_array(value))
         return bad_type("devices", "an array of objects", failure);
-    json_array_foreach (value, i, device) {
+    json_array_foreach(value, i, device) {
         ret = apply_device(device, options, failure);
         if (ret < 0) {
             svq_fail_where(failure, "devices[%zu]", i);
@@ -125,7 +125,7 @@ int svq_config_apply(json_t *root, struct svq_options *options, struct svq_failu
 
     if (!json_is_object(root))
         return svq_fail(failure, "The file must hold one JSON object");
-    json_object_foreach (root, name, value) {
+    json_object_foreach(root, name, value) {
         const struct member *member = find_member(name);
 
         if (!member) {

@@ -149,7 +149,7 @@ static int set_keys(json_t *object, enum svq_desc_source source, struct svq_devi
     int ret;
 
     /* Unknown keys first: a misspelt required key is better called unexpected than missing. */
-    json_object_foreach (object, name, value) {
+    json_object_foreach(object, name, value) {
         const struct key *key = find_key(name);
 
         if (!key) {

@@ -8,11 +8,12 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/unix_socket.h"
 #include "daemon/events.h"
-#include "daemon/listener.h"
 #include "daemon/qmp_session.h"
 #include "event/fiber.h"
 
+#define PRIVATE     0177 /* umask: who can connect can do all that svqd can */
 #define READ_SIZE   4096
 #define LINGER_TIME SVQ_SEC /* for the last answers to go out */
 
@@ -33,7 +34,7 @@ struct client {
 struct svq_qmp {
     struct svq_loop *loop;
     struct svq_command_context context;
-    struct svq_listener listener;
+    struct svq_unix_listener listener;
     struct svq_fiber *acceptor; /* NULL: ended */
     struct svq_fiber *stopper;  /* waits for the others to end */
     struct client *clients;
@@ -234,6 +235,21 @@ static void acceptor_fiber(void *arg)
     wake(qmp->stopper);
 }
 
+static int cannot_listen(struct svq_failure *failure, const char *path, int error)
+{
+    svq_fail(failure, "Can't listen on '%s': %s", path, strerror(-error));
+    if (error == -EADDRINUSE)
+        svq_fail_hint(failure, "Another process listens there; give each svqd a socket of its own");
+    else if (error == -EEXIST)
+        svq_fail_hint(failure, "There is a file of that name which is no socket; remove it or "
+                               "choose another name");
+    else if (error == -ENOENT)
+        svq_fail_hint(failure, "Its directory must exist");
+    else if (error == -ENAMETOOLONG)
+        svq_fail_hint(failure, "A UNIX socket's path has at most 107 bytes");
+    return error;
+}
+
 int svq_qmp_start(struct svq_loop *loop, const char *path,
                   const struct svq_command_context *context, struct svq_qmp **out,
                   struct svq_failure *failure)
@@ -247,15 +263,15 @@ int svq_qmp_start(struct svq_loop *loop, const char *path,
     }
     qmp->loop = loop;
     qmp->context = *context;
-    ret = svq_listener_open(&qmp->listener, path, failure);
+    ret = svq_unix_listen(&qmp->listener, path, PRIVATE);
     if (ret < 0) {
         free(qmp);
-        return ret;
+        return cannot_listen(failure, path, ret);
     }
     ret = svq_fiber_spawn(loop, "qmp-listen", acceptor_fiber, qmp, &qmp->acceptor);
     if (ret < 0) {
         svq_fail(failure, "Can't serve QMP: %s", strerror(-ret));
-        svq_listener_close(&qmp->listener);
+        svq_unix_unlisten(&qmp->listener);
         free(qmp);
         return ret;
     }
@@ -278,7 +294,7 @@ void svq_qmp_stop(struct svq_qmp *qmp)
     }
     while (qmp->acceptor || qmp->clients)
         svq_fiber_poll(NULL, 0, SVQ_FOREVER);
-    svq_listener_close(&qmp->listener);
+    svq_unix_unlisten(&qmp->listener);
     free(qmp);
 }
 

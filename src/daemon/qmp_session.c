@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "daemon/qmp_session.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,7 +36,8 @@ char *svq_qmp_line(const json_t *message, size_t *length)
         free(text);
         return NULL;
     }
-    memcpy(line + size, "\r\n", 2); /* as QEMU ends its lines */
+    line[size] = '\r'; /* as QEMU ends its lines */
+    line[size + 1] = '\n';
     *length = size + 2;
     return line;
 }
@@ -140,45 +140,46 @@ static json_t *run(struct svq_qmp_session *s, const struct request *request,
     return svq_command_run(&s->context, request->command, request->arguments, failure);
 }
 
-static int take_member(const char *name, json_t *value, struct request *request,
-                       struct svq_failure *failure)
+static bool take_member(const char *name, json_t *value, struct request *request,
+                        struct svq_failure *failure)
 {
     if (strcmp(name, "id") == 0)
-        return 0;
+        return true;
     if (strcmp(name, "execute") == 0) {
         request->command = json_string_value(value);
         if (!request->command)
-            return svq_fail(failure, "QMP input member 'execute' must be a string");
-        return 0;
+            svq_fail(failure, "QMP input member 'execute' must be a string");
+        return request->command != NULL;
     }
     if (strcmp(name, "arguments") == 0) {
         request->arguments = value;
         if (!json_is_object(value))
-            return svq_fail(failure, "QMP input member 'arguments' must be an object");
-        return 0;
+            svq_fail(failure, "QMP input member 'arguments' must be an object");
+        return json_is_object(value);
     }
-    return svq_fail(failure, "QMP input member '%s' is unexpected", name);
+    svq_fail(failure, "QMP input member '%s' is unexpected", name);
+    return false;
 }
 
-static int take_apart(json_t *message, struct request *request, struct svq_failure *failure)
+static bool take_apart(json_t *message, struct request *request, struct svq_failure *failure)
 {
     const char *name;
     json_t *value;
-    int ret;
 
     memset(request, 0, sizeof(*request));
-    if (!json_is_object(message))
-        return svq_fail(failure, "QMP input must be a JSON object");
+    if (!json_is_object(message)) {
+        svq_fail(failure, "QMP input must be a JSON object");
+        return false;
+    }
     /* First of all: an error about any other member carries the id too. */
     request->id = json_object_get(message, "id");
-    json_object_foreach (message, name, value) {
-        ret = take_member(name, value, request, failure);
-        if (ret < 0)
-            return ret;
+    json_object_foreach(message, name, value) {
+        if (!take_member(name, value, request, failure))
+            return false;
     }
     if (!request->command)
-        return svq_fail(failure, "QMP input lacks member 'execute'");
-    return 0;
+        svq_fail(failure, "QMP input lacks member 'execute'");
+    return request->command != NULL;
 }
 
 static void handle_text(struct svq_qmp_session *s, const char *text, size_t length)
@@ -195,7 +196,7 @@ static void handle_text(struct svq_qmp_session *s, const char *text, size_t leng
         send_failure(s, NULL, &failure);
         return;
     }
-    if (take_apart(message, &request, &failure) == 0)
+    if (take_apart(message, &request, &failure))
         result = run(s, &request, &failure);
     if (result)
         send_result(s, request.id, result);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The back-end's requests to the front-end (SET_BACKEND_REQ_FD). The back-end gets one end of a
- * socket pair of ours; a fiber carries requests to the front-end's socket and answers back, one at a
- * time. It runs beside the device's own fiber, because a back-end may ask for something before it
+ * socket pair of ours; a fiber carries requests to the front-end's socket and answers back, one at
+ * a time. It runs beside the device's own fiber, because a back-end may ask for something before it
  * answers what the front-end asked.
  */
 #include "device/internal.h"
@@ -53,8 +53,7 @@ static int carry(struct channel *channel, const struct svq_vu_rule *rule)
 
     if (err)
         return err;
-    if (rule->reply == SVQ_VU_REPLY_NONE &&
-        !(channel->request.header.flags & SVQ_VU_NEED_REPLY))
+    if (rule->reply == SVQ_VU_REPLY_NONE && !(channel->request.header.flags & SVQ_VU_NEED_REPLY))
         return 0;
     got = svq_conn_recv(channel->frontend, &channel->answer, patience(channel));
     if (got != 1)
@@ -150,8 +149,8 @@ static int channel_new(struct svq_device *device, int frontend, int *theirs)
     channel->device = device;
     channel->backend = pair[0];
     channel->frontend = frontend;
-    err = svq_fiber_spawn(device->context->loop, device->id, channel_main, channel,
-                          &channel->fiber);
+    err =
+        svq_fiber_spawn(device->context->loop, device->id, channel_main, channel, &channel->fiber);
     if (err) {
         close(pair[0]);
         close(pair[1]);
@@ -163,8 +162,7 @@ static int channel_new(struct svq_device *device, int frontend, int *theirs)
     return 0;
 }
 
-int channel_set(struct svq_device *device, struct svq_vu_message *msg,
-                struct svq_vu_message *reply)
+int channel_set(struct svq_device *device, struct svq_vu_message *msg, struct svq_vu_message *reply)
 {
     struct svq_vu_message out;
     int theirs = -1, err;

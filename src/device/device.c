@@ -14,7 +14,8 @@
 #define BACKEND_SCHEME "vhost-user:"
 #define BACKEND_RETRY  (50 * SVQ_MSEC)
 
-/* ---- What happened ---------------------------------------------------------------------------- */
+/* ---- What happened ----------------------------------------------------------------------------
+ */
 
 void device_event(struct svq_device *device, enum svq_event_type type, const char *reason)
 {
@@ -45,7 +46,8 @@ int device_backend_did(struct svq_device *device, int result)
     return result;
 }
 
-/* ---- Commands --------------------------------------------------------------------------------- */
+/* ---- Commands ---------------------------------------------------------------------------------
+ */
 
 void device_run_commands(struct svq_device *device)
 {
@@ -94,7 +96,8 @@ int svq_device_set_policy(struct svq_device *device, enum svq_shadow_policy poli
     return run(device, &command, cause);
 }
 
-/* ---- The fiber -------------------------------------------------------------------------------- */
+/* ---- The fiber --------------------------------------------------------------------------------
+ */
 
 /* Return: the next front-end, -1 when the device is to stop. */
 static int wait_for_frontend(struct svq_device *device)
@@ -174,7 +177,8 @@ static void device_main(void *arg)
         svq_fiber_wake(device->deleter);
 }
 
-/* ---- Making and ending ------------------------------------------------------------------------ */
+/* ---- Making and ending ------------------------------------------------------------------------
+ */
 
 int svq_device_check_config(const struct svq_device_config *config, const char **why)
 {
@@ -228,8 +232,8 @@ static int device_init(struct svq_device *device, const struct svq_device_config
     return svq_frontend_new(config->frontend, &device->frontend);
 }
 
-int svq_device_new(const struct svq_device_context *context,
-                   const struct svq_device_config *config, struct svq_device **out)
+int svq_device_new(const struct svq_device_context *context, const struct svq_device_config *config,
+                   struct svq_device **out)
 {
     struct svq_device *device;
     const char *why;

@@ -79,8 +79,8 @@ int svq_device_check_config(const struct svq_device_config *config, const char *
  *
  * Return: 0, -EINVAL (see svq_device_check_config()), or the socket's error.
  */
-int svq_device_new(const struct svq_device_context *context,
-                   const struct svq_device_config *config, struct svq_device **out);
+int svq_device_new(const struct svq_device_context *context, const struct svq_device_config *config,
+                   struct svq_device **out);
 
 /* Fiber: disconnect both peers, wait for the device's own fibers to end, free it. */
 void svq_device_delete(struct svq_device *device);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The dirty log. Either the back-end writes it (then its messages pass), or the shadow does: then the
- * back-end never hears of it, and the device is shadowed for as long as the front-end logs. A shadow
- * that is on for another reason logs as well, since it writes the guest's used rings.
+ * The dirty log. Either the back-end writes it (then its messages pass), or the shadow does: then
+ * the back-end never hears of it, and the device is shadowed for as long as the front-end logs. A
+ * shadow that is on for another reason logs as well, since it writes the guest's used rings.
  *
- * Front-ends read an old log as soon as SET_LOG_BASE for a new one is answered, so nothing may write
- * to it after that: every relay has taken the new one before the answer goes out.
+ * Front-ends read an old log as soon as SET_LOG_BASE for a new one is answered, so nothing may
+ * write to it after that: every relay has taken the new one before the answer goes out.
  */
 #include "device/internal.h"
 
@@ -39,8 +39,7 @@ struct svq_log *dirty_relay_log(const struct svq_device *device)
 
 static void tell_relays(struct svq_device *device)
 {
-    for_each_queue(device, i, queue)
-        wire_set_log(queue);
+    for_each_queue(device, i, queue) wire_set_log(queue);
 }
 
 /* Send what LOG_ALL changes for the back-end: features, and each ring's own flag. */
@@ -53,6 +52,46 @@ static int tell_backend(struct svq_device *device)
         err = backend->ops->flush(backend);
     return device_backend_did(device, err);
 }
+
+/* ---- The gap ------------------------------------------------------------------------------------ */
+
+/* Return: -ERANGE when the log does not cover guest memory. */
+static int mark_all(struct svq_device *device)
+{
+    int err = 0;
+
+    for (size_t i = 0; device->s.map && i < svq_map_count(device->s.map); i++) {
+        const struct svq_region *r = svq_map_region(device->s.map, i);
+
+        if (svq_log_mark(device->s.log, r->gpa, r->size) < 0)
+            err = -ERANGE;
+    }
+    return err;
+}
+
+static int open_gap(struct svq_device *device)
+{
+    if (mark_all(device) < 0)
+        return -ERANGE;
+    device->s.log_gap = true;
+    device_error(device, "not shadowed although the front-end logs: all guest memory counts as "
+                         "dirty");
+    return 0;
+}
+
+void dirty_ring_stopped(struct svq_device *device)
+{
+    if (device->s.log_gap && mark_all(device) < 0)
+        device_error(device, "the dirty log does not cover guest memory");
+}
+
+void dirty_close_gap(struct svq_device *device)
+{
+    dirty_ring_stopped(device);
+    device->s.log_gap = false;
+}
+
+/* ---- Start and stop ------------------------------------------------------------------------------ */
 
 static int start_logging(struct svq_device *device)
 {
@@ -67,8 +106,7 @@ static int start_logging(struct svq_device *device)
     device->s.log_backend = dirty_backend_logs(device);
     /* A shadow that is on already begins to log here; a new one logs from its first chain. */
     tell_relays(device);
-    err = device->s.log_backend ? tell_backend(device)
-                                : shadow_settle(device, "migration", &cause);
+    err = device->s.log_backend ? tell_backend(device) : shadow_settle(device, "migration", &cause);
     if (err) {
         device->s.logging = false;
         tell_relays(device);
@@ -81,6 +119,7 @@ static int stop_logging(struct svq_device *device)
     const char *cause;
 
     device->s.logging = false;
+    device->s.log_gap = false;
     tell_relays(device);
     if (device->s.log_backend)
         return tell_backend(device);

@@ -62,12 +62,12 @@ struct svq_queue {
 
     /* While wired through a relay. */
     struct svq_relay *relay;
-    struct svq_lane *lane;     /* NULL until the back-end has accepted the shadow ring */
-    bool halted;               /* the back-end has stopped the shadow ring ... */
-    uint32_t halted_at;        /* ... at this index */
-    int backend_kick;          /* ours; kept from the first relay to the end of the session */
-    int backend_call;          /* likewise */
-    const char *fault;         /* who broke the ring and how; cleared when the ring stops */
+    struct svq_lane *lane;       /* NULL until the back-end has accepted the shadow ring */
+    bool halted;                 /* the back-end has stopped the shadow ring ... */
+    uint32_t halted_at;          /* ... at this index */
+    int backend_kick;            /* ours; kept from the first relay to the end of the session */
+    int backend_call;            /* likewise */
+    const char *fault;           /* who broke the ring and how; cleared when the ring stops */
     struct svq_relay_stats kept; /* of earlier relays of this session */
 };
 
@@ -127,6 +127,7 @@ struct svq_device {
         struct svq_log *log;
         bool logging;     /* the front-end acked VHOST_F_LOG_ALL */
         bool log_backend; /* the back-end writes it */
+        bool log_gap;     /* writes escape the log: see dirty.c */
 
         bool shadow; /* mode of the rings; with no ring wired, of the next one */
         enum order order;
@@ -143,7 +144,8 @@ struct svq_device {
     char last_error[192];
 };
 
-/* ---- device.c --------------------------------------------------------------------------------- */
+/* ---- device.c ---------------------------------------------------------------------------------
+ */
 
 void device_event(struct svq_device *device, enum svq_event_type type, const char *reason);
 /* An error worth an event and status's last-error; logs it too. */
@@ -158,7 +160,8 @@ void device_run_commands(struct svq_device *device);
  */
 int device_backend_did(struct svq_device *device, int result);
 
-/* ---- session.c -------------------------------------------------------------------------------- */
+/* ---- session.c --------------------------------------------------------------------------------
+ */
 
 /* Serve the front-end until it leaves. Return: why it ended. */
 const char *session_serve(struct svq_device *device);
@@ -183,7 +186,8 @@ handler_fn queue_set_num, queue_set_addr, queue_set_base, queue_get_base;
 handler_fn queue_set_kick, queue_set_call, queue_set_err, queue_set_enable, queue_set_endian;
 handler_fn channel_set;
 
-/* ---- setup.c ---------------------------------------------------------------------------------- */
+/* ---- setup.c ----------------------------------------------------------------------------------
+ */
 
 /* What to offer, now that the back-end is known. */
 void setup_offer(struct svq_device *device);
@@ -195,11 +199,13 @@ static inline bool device_acked(const struct svq_device *device, unsigned featur
     return device->s.features_acked & SVQ_BIT(feature);
 }
 
-/* ---- memory.c --------------------------------------------------------------------------------- */
+/* ---- memory.c ---------------------------------------------------------------------------------
+ */
 
 void memory_end(struct svq_device *device);
 
-/* ---- queue.c ---------------------------------------------------------------------------------- */
+/* ---- queue.c ----------------------------------------------------------------------------------
+ */
 
 /* The queue of that index, made when first named; NULL when there can be none. */
 struct svq_queue *queue_get(struct svq_device *device, uint32_t index);
@@ -212,7 +218,8 @@ bool queue_guest_ring(const struct svq_queue *queue, const struct svq_map *map,
 void queue_stop(struct svq_queue *queue);
 void queue_end(struct svq_queue *queue);
 
-/* ---- wire.c ----------------------------------------------------------------------------------- */
+/* ---- wire.c -----------------------------------------------------------------------------------
+ */
 
 /* Give the back-end the guest's ring, from queue->base on. Queued; flush afterwards. */
 int wire_direct(struct svq_queue *queue);
@@ -241,7 +248,8 @@ void wire_set_map(struct svq_queue *queue);
 /* The ring at queue->index is gone from the table. */
 void wire_break(struct svq_queue *queue, const char *reason);
 
-/* ---- shadow.c --------------------------------------------------------------------------------- */
+/* ---- shadow.c ---------------------------------------------------------------------------------
+ */
 
 /* Bring the device into the mode that policy, orders and logging ask for. @reason: for the event */
 int shadow_settle(struct svq_device *device, const char *reason, const char **cause);
@@ -253,7 +261,8 @@ int shadow_policy_command(struct svq_device *device, const struct command *comma
 /* Does any ring run? */
 bool shadow_device_started(const struct svq_device *device);
 
-/* ---- dirty.c ---------------------------------------------------------------------------------- */
+/* ---- dirty.c ----------------------------------------------------------------------------------
+ */
 
 /* Who would write the log of this device. */
 bool dirty_backend_logs(const struct svq_device *device);
@@ -262,14 +271,19 @@ bool dirty_possible(const struct svq_device *device);
 int dirty_set_logging(struct svq_device *device, bool logging);
 /* What a relay writes to now; NULL: nothing. */
 struct svq_log *dirty_relay_log(const struct svq_device *device);
+/* A ring in pass-through has stopped: what it wrote must be in the log before the front-end knows. */
+void dirty_ring_stopped(struct svq_device *device);
+/* The device is shadowed from now on. */
+void dirty_close_gap(struct svq_device *device);
 void dirty_end(struct svq_device *device);
 
-/* ---- channel.c -------------------------------------------------------------------------------- */
+/* ---- channel.c --------------------------------------------------------------------------------
+ */
 
 void channel_end(struct svq_device *device);
 
-#define for_each_queue(device, i, queue)                                                           \
-    for (unsigned i = 0; i < MAX_QUEUES; i++)                                                      \
+#define for_each_queue(device, i, queue)      \
+    for (unsigned i = 0; i < MAX_QUEUES; i++) \
         for (struct svq_queue *queue = (device)->s.queues[i]; queue; queue = NULL)
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The guest's memory, and one region of our own in the back-end's view of it: the shadow rings. That
- * region is offered with the first table, so that a switch never has to change the table.
+ * The guest's memory, and one region of our own in the back-end's view of it: the shadow rings.
+ * That region is offered with the first table, so that a switch never has to change the table.
  *
  * Its guest-physical and its user address are the same number, far above what VMMs use: descriptors
  * never name it, and the relay refuses a guest that does, since it is not part of the guest's map.
@@ -21,7 +21,8 @@
 #define ROOMY_RINGS 64u
 #define TIGHT_NUM   4096u
 
-/* ---- The shadow rings' region ------------------------------------------------------------------- */
+/* ---- The shadow rings' region -------------------------------------------------------------------
+ */
 
 static bool collides(const struct svq_map *map, uint64_t addr, uint64_t size)
 {
@@ -72,7 +73,8 @@ static struct svq_region rings_region(const struct svq_device *device)
     };
 }
 
-/* ---- The back-end's table ----------------------------------------------------------------------- */
+/* ---- The back-end's table -----------------------------------------------------------------------
+ */
 
 /* Append a region, or extend the last one when both are one stretch of one file. */
 static unsigned merge_region(struct svq_region *table, unsigned count, const struct svq_region *r,
@@ -116,8 +118,10 @@ static int send_table(struct svq_device *device, const struct svq_map *map)
         if (count + 1 <= limit)
             addr = place_rings(map, device->s.rings->size);
         else
-            svq_warning(device->id, "the front-end uses all %u memory regions that the back-end "
-                                    "takes: no room for shadow rings", limit);
+            svq_warning(device->id,
+                        "the front-end uses all %u memory regions that the back-end "
+                        "takes: no room for shadow rings",
+                        limit);
     }
     if (addr) {
         device->s.rings_addr = addr;
@@ -133,8 +137,7 @@ static void use_map(struct svq_device *device, struct svq_map *map)
     struct svq_map *old = device->s.map;
 
     device->s.map = map;
-    for_each_queue(device, i, queue)
-        wire_set_map(queue);
+    for_each_queue(device, i, queue) wire_set_map(queue);
     svq_map_unref(old);
 }
 
@@ -164,7 +167,8 @@ static int new_map(struct svq_device *device, const struct svq_region *regions, 
     return err;
 }
 
-/* ---- Requests ----------------------------------------------------------------------------------- */
+/* ---- Requests -----------------------------------------------------------------------------------
+ */
 
 int memory_set_table(struct svq_device *device, struct svq_vu_message *msg,
                      struct svq_vu_message *reply)

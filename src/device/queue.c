@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What the front-end says of each ring. It is always remembered; in pass-through it also goes to the
- * back-end as it comes, so that the exchange is the one the front-end would have had without us.
- * While shadowing it is absorbed, and the back-end hears of the shadow ring instead.
+ * What the front-end says of each ring. It is always remembered; in pass-through it also goes to
+ * the back-end as it comes, so that the exchange is the one the front-end would have had without
+ * us. While shadowing it is absorbed, and the back-end hears of the shadow ring instead.
  */
 #include "device/internal.h"
 
@@ -76,7 +76,8 @@ static bool direct(const struct svq_queue *queue)
     return !queue->device->s.shadow;
 }
 
-/* ---- Starting and stopping ---------------------------------------------------------------------- */
+/* ---- Starting and stopping ----------------------------------------------------------------------
+ */
 
 /* Connect a ring that runs, in the device's mode. */
 static int queue_start(struct svq_queue *queue)
@@ -123,7 +124,8 @@ void queue_end(struct svq_queue *queue)
     free(queue);
 }
 
-/* ---- Size, place, index --------------------------------------------------------------------------- */
+/* ---- Size, place, index
+ * --------------------------------------------------------------------------- */
 
 int queue_set_num(struct svq_device *device, struct svq_vu_message *msg,
                   struct svq_vu_message *reply)
@@ -141,8 +143,8 @@ int queue_set_num(struct svq_device *device, struct svq_vu_message *msg,
     queue->absorbed |= !direct(queue);
     if (!direct(queue))
         return 0;
-    return flushed(queue, backend_of(queue)->ops->set_vring_num(backend_of(queue), queue->index,
-                                                                num));
+    return flushed(queue,
+                   backend_of(queue)->ops->set_vring_num(backend_of(queue), queue->index, num));
 }
 
 /* The same place, possibly with another opinion about the log? */
@@ -209,20 +211,23 @@ int queue_get_base(struct svq_device *device, struct svq_vu_message *msg,
         if (!queue->halted)
             err = wire_halt(queue, svq_deadline(device->backend->drain_timeout));
         if (err == -ETIMEDOUT && !device->s.over)
-            device_error(device, "queue %u stopped although the back-end has not completed "
-                                 "everything", queue->index);
+            device_error(device,
+                         "queue %u stopped although the back-end has not completed "
+                         "everything",
+                         queue->index);
         wire_dismantle(queue);
     } else if (!queue->absorbed) {
-        err = backend_of(queue)->ops->get_vring_base(backend_of(queue), queue->index,
-                                                     &queue->base);
+        err = backend_of(queue)->ops->get_vring_base(backend_of(queue), queue->index, &queue->base);
         device_backend_did(device, err);
+        dirty_ring_stopped(device);
     }
     queue_stop(queue);
     reply->payload.state.num = queue->base;
     return err;
 }
 
-/* ---- Notifications ----------------------------------------------------------------------------- */
+/* ---- Notifications -----------------------------------------------------------------------------
+ */
 
 /* The queue a vring fd message names, and the fd: -1 when it says that there is none. */
 static struct svq_queue *take_vring_fd(struct svq_device *device, struct svq_vu_message *msg,
@@ -238,8 +243,8 @@ static struct svq_queue *take_vring_fd(struct svq_device *device, struct svq_vu_
 
 static int tell_fd(struct svq_queue *queue, uint32_t request, int fd)
 {
-    return flushed(queue, backend_of(queue)->ops->set_vring_fd(backend_of(queue), request,
-                                                               queue->index, fd));
+    return flushed(
+        queue, backend_of(queue)->ops->set_vring_fd(backend_of(queue), request, queue->index, fd));
 }
 
 int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
@@ -265,7 +270,7 @@ int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
         queue->started = true;
         /* The first ring to start decides the device's mode. */
         err = shadow_settle(device, "policy", &(const char *){NULL});
-        if (err)
+        if (err && !device->s.log_gap)
             return err;
     }
     if (direct(queue) && !queue->absorbed) {
@@ -311,7 +316,8 @@ int queue_set_err(struct svq_device *device, struct svq_vu_message *msg,
     return direct(queue) ? tell_fd(queue, SVQ_VU_SET_VRING_ERR, fd) : 0;
 }
 
-/* ---- State --------------------------------------------------------------------------------------- */
+/* ---- State
+ * --------------------------------------------------------------------------------------- */
 
 /*
  * Disabling a shadowed ring drains it before the ack: Cloud Hypervisor pauses a VM this way and
@@ -322,8 +328,10 @@ static int park(struct svq_queue *queue)
     int err = wire_halt(queue, svq_deadline(backend_of(queue)->drain_timeout));
 
     if (err == -ETIMEDOUT && !queue->device->s.over)
-        device_error(queue->device, "queue %u disabled although the back-end has not completed "
-                                    "everything", queue->index);
+        device_error(queue->device,
+                     "queue %u disabled although the back-end has not completed "
+                     "everything",
+                     queue->index);
     if (queue->device->s.over)
         return err;
     wire_dismantle(queue);
@@ -350,8 +358,11 @@ int queue_set_enable(struct svq_device *device, struct svq_vu_message *msg,
         return queue_start(queue);
     if (!(device->backend->features & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES)))
         return 0;
-    return flushed(queue, backend_of(queue)->ops->set_vring_enable(backend_of(queue), queue->index,
-                                                                   enable));
+    err = flushed(
+        queue, backend_of(queue)->ops->set_vring_enable(backend_of(queue), queue->index, enable));
+    if (!enable)
+        dirty_ring_stopped(device);
+    return err;
 }
 
 int queue_set_endian(struct svq_device *device, struct svq_vu_message *msg,

@@ -44,7 +44,8 @@ static handler_fn *const handlers[SVQ_VU_REQUEST_MAX] = {
     [SVQ_VU_SET_STATUS] = setup_set_status,
 };
 
-/* ---- Answers ---------------------------------------------------------------------------------- */
+/* ---- Answers ----------------------------------------------------------------------------------
+ */
 
 static void send_reply(struct svq_device *device, struct svq_vu_message *reply)
 {
@@ -93,7 +94,8 @@ static void refuse_typed(struct svq_vu_message *reply)
     }
 }
 
-/* ---- Requests --------------------------------------------------------------------------------- */
+/* ---- Requests ---------------------------------------------------------------------------------
+ */
 
 /* A request of a feature that was never offered, or that the back-end does not know. */
 static bool served(const struct svq_device *device, const struct svq_vu_rule *rule)
@@ -166,7 +168,8 @@ static void dispatch(struct svq_device *device, struct svq_vu_message *msg)
     svq_message_close_fds(&reply);
 }
 
-/* ---- The session ------------------------------------------------------------------------------ */
+/* ---- The session ------------------------------------------------------------------------------
+ */
 
 static void receive(struct svq_device *device)
 {
@@ -188,8 +191,8 @@ static void receive(struct svq_device *device)
 static void backend_spoke(struct svq_device *device)
 {
     char byte;
-    ssize_t got = recv(device->backend->ops->fd(device->backend), &byte, 1,
-                       MSG_PEEK | MSG_DONTWAIT);
+    ssize_t got =
+        recv(device->backend->ops->fd(device->backend), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
 
     if (got > 0)
         device_backend_did(device, -EPROTO);
@@ -234,8 +237,7 @@ void session_end(struct svq_device *device)
     const char *why = device->s.over ? device->s.over : "back-end cannot be reached";
 
     /* First nobody moves descriptors any more, then the peers go, then memory. */
-    for_each_queue(device, i, queue)
-        queue_end(queue);
+    for_each_queue(device, i, queue) queue_end(queue);
     channel_end(device);
     device->backend->ops->close(device->backend);
     close(device->s.fd);

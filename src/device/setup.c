@@ -3,8 +3,8 @@
  * What the two sides agree on before and beside their rings.
  *
  * The front-end is offered what the back-end has, less what the relay could not carry, plus what
- * svqd brings itself (the dirty log, acks). The back-end is acked what the front-end acked, plus what
- * svqd uses itself.
+ * svqd brings itself (the dirty log, acks). The back-end is acked what the front-end acked, plus
+ * what svqd uses itself.
  */
 #include "device/internal.h"
 
@@ -14,9 +14,9 @@
 #define RING_BITS (SVQ_BIT(42) - SVQ_BIT(24))
 
 /* Ring and transport features that mean nothing to the relay, or that it implements. */
-#define RELAYED                                                                                    \
-    (SVQ_BIT(SVQ_F_ANY_LAYOUT) | SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_EVENT_IDX) |         \
-     SVQ_BIT(SVQ_F_PROTOCOL_FEATURES) | SVQ_BIT(SVQ_F_VERSION_1) | SVQ_BIT(SVQ_F_IN_ORDER) |       \
+#define RELAYED                                                                              \
+    (SVQ_BIT(SVQ_F_ANY_LAYOUT) | SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_EVENT_IDX) |   \
+     SVQ_BIT(SVQ_F_PROTOCOL_FEATURES) | SVQ_BIT(SVQ_F_VERSION_1) | SVQ_BIT(SVQ_F_IN_ORDER) | \
      SVQ_BIT(SVQ_F_ORDER_PLATFORM))
 
 /* Features that can only pass through: offered where shadowing is not promised. */
@@ -24,10 +24,11 @@
 
 #define P(name) SVQ_BIT(SVQ_VU_PROTOCOL_F_##name)
 
-/* Protocol features whose messages svqd handles or forwards; docs/protocol.md says why not others. */
-#define PROTOCOL_SERVED                                                                            \
-    (P(MQ) | P(LOG_SHMFD) | P(RARP) | P(REPLY_ACK) | P(MTU) | P(BACKEND_REQ) | P(CROSS_ENDIAN) |   \
-     P(CRYPTO_SESSION) | P(CONFIG) | P(BACKEND_SEND_FD) | P(RESET_DEVICE) |                        \
+/* Protocol features whose messages svqd handles or forwards; docs/protocol.md says why not others.
+ */
+#define PROTOCOL_SERVED                                                                          \
+    (P(MQ) | P(LOG_SHMFD) | P(RARP) | P(REPLY_ACK) | P(MTU) | P(BACKEND_REQ) | P(CROSS_ENDIAN) | \
+     P(CRYPTO_SESSION) | P(CONFIG) | P(BACKEND_SEND_FD) | P(RESET_DEVICE) |                      \
      P(CONFIGURE_MEM_SLOTS) | P(STATUS) | P(SHARED_OBJECT) | P(DEVICE_STATE) | P(SHMEM))
 
 /* What svqd itself needs of a back-end, whatever the front-end acks. */
@@ -63,7 +64,8 @@ static void reply_u64(struct svq_vu_message *reply, uint64_t value)
     reply->header.size = sizeof(value);
 }
 
-/* ---- Features --------------------------------------------------------------------------------- */
+/* ---- Features ---------------------------------------------------------------------------------
+ */
 
 int setup_get_features(struct svq_device *device, struct svq_vu_message *msg,
                        struct svq_vu_message *reply)
@@ -135,8 +137,7 @@ int setup_set_owner(struct svq_device *device, struct svq_vu_message *msg,
 }
 
 /* RESET_OWNER and RESET_DEVICE: every ring stops; what was negotiated stays. */
-int setup_reset(struct svq_device *device, struct svq_vu_message *msg,
-                struct svq_vu_message *reply)
+int setup_reset(struct svq_device *device, struct svq_vu_message *msg, struct svq_vu_message *reply)
 {
     int err = device->backend->ops->reset(device->backend, msg->header.request);
 
@@ -144,7 +145,8 @@ int setup_reset(struct svq_device *device, struct svq_vu_message *msg,
     if (!err)
         err = device->backend->ops->flush(device->backend);
     /* The back-end has let go of the rings, or is gone: no relay may go on. */
-    for_each_queue(device, i, queue) {
+    for_each_queue(device, i, queue)
+    {
         queue_stop(queue);
         queue->enabled = false;
     }
@@ -193,7 +195,8 @@ int setup_get_queue_num(struct svq_device *device, struct svq_vu_message *msg,
     return 0;
 }
 
-/* ---- Configuration space ---------------------------------------------------------------------- */
+/* ---- Configuration space ----------------------------------------------------------------------
+ */
 
 /* Is this an answer to that question, with data? */
 static bool good_config(const struct svq_vu_message *question, const struct svq_vu_message *answer)
@@ -230,8 +233,10 @@ int setup_get_config(struct svq_device *device, struct svq_vu_message *msg,
     if (good_config(msg, &answer))
         memcpy(known + config->offset, answer.payload.config.data, config->size);
     else
-        svq_debug(device->id, "back-end has no config of %u bytes at %u; answered from what is "
-                              "known", config->size, config->offset);
+        svq_debug(device->id,
+                  "back-end has no config of %u bytes at %u; answered from what is "
+                  "known",
+                  config->size, config->offset);
     memcpy(reply->payload.config.data, known + config->offset, config->size);
     return 0;
 }
@@ -241,11 +246,11 @@ int setup_set_config(struct svq_device *device, struct svq_vu_message *msg,
 {
     if (!svq_backend_has(device->backend, SVQ_VU_PROTOCOL_F_CONFIG))
         return -EOPNOTSUPP;
-    return device_backend_did(device,
-                              device->backend->ops->forward(device->backend, msg, reply));
+    return device_backend_did(device, device->backend->ops->forward(device->backend, msg, reply));
 }
 
-/* ---- Status ----------------------------------------------------------------------------------- */
+/* ---- Status -----------------------------------------------------------------------------------
+ */
 
 int setup_set_status(struct svq_device *device, struct svq_vu_message *msg,
                      struct svq_vu_message *reply)
@@ -254,7 +259,6 @@ int setup_set_status(struct svq_device *device, struct svq_vu_message *msg,
 
     /* Status 0 resets the device; its rings are gone even if the front-end never stopped them. */
     if (msg->payload.u64 == 0)
-        for_each_queue(device, i, queue)
-            queue_stop(queue);
+        for_each_queue(device, i, queue) queue_stop(queue);
     return device_backend_did(device, err);
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The switch between pass-through and shadow, after the eight steps that the RFC's reviewers drew up
- * for it: stop every ring and learn its index, wait until what the back-end took is complete, give
- * the back-end the other rings from that index on, wake everybody.
+ * The switch between pass-through and shadow, after the eight steps that the RFC's reviewers drew
+ * up for it: stop every ring and learn its index, wait until what the back-end took is complete,
+ * give the back-end the other rings from that index on, wake everybody.
  *
- * All rings or none: as soon as one step fails, everything done so far is undone and the device goes
- * on in its old mode. Only a back-end that can no longer be talked to leaves nothing to go back to;
- * then the session ends.
+ * All rings or none: as soon as one step fails, everything done so far is undone and the device
+ * goes on in its old mode. Only a back-end that can no longer be talked to leaves nothing to go
+ * back to; then the session ends.
  */
 #include "device/internal.h"
 
@@ -14,18 +14,14 @@
 
 bool shadow_device_started(const struct svq_device *device)
 {
-    for_each_queue(device, i, queue)
-        if (queue->started)
-            return true;
+    for_each_queue(device, i, queue) if (queue->started) return true;
     return false;
 }
 
 /* Is any ring with the back-end now? */
 static bool wired(const struct svq_device *device)
 {
-    for_each_queue(device, i, queue)
-        if (queue->wire != WIRE_NONE)
-            return true;
+    for_each_queue(device, i, queue) if (queue->wire != WIRE_NONE) return true;
     return false;
 }
 
@@ -39,7 +35,8 @@ const char *shadow_obstacle(struct svq_device *device)
         device_error(device, "cannot be shadowed: its policy is shadow=off");
         return CAUSE_FAILED;
     }
-    for_each_queue(device, i, queue) {
+    for_each_queue(device, i, queue)
+    {
         if (!queue->started || !queue->big_endian)
             continue;
         device_error(device, "cannot be shadowed: queue %u is big endian", queue->index);
@@ -60,7 +57,8 @@ static bool wanted(const struct svq_device *device)
     return device->policy == SVQ_SHADOW_ON;
 }
 
-/* ---- Steps --------------------------------------------------------------------------------------- */
+/* ---- Steps
+ * --------------------------------------------------------------------------------------- */
 
 static int flush(struct svq_device *device)
 {
@@ -72,16 +70,18 @@ static int halt_all(struct svq_device *device)
 {
     int64_t deadline = svq_deadline(device->backend->drain_timeout);
 
-    for_each_queue(device, i, queue) {
+    for_each_queue(device, i, queue)
+    {
         int err;
 
         if (queue->wire == WIRE_NONE)
             continue;
         err = wire_halt(queue, deadline);
         if (err == -ETIMEDOUT && !device->s.over)
-            device_error(device, "queue %u: the back-end has not completed what it took within "
-                                 "%.1f s", queue->index,
-                         (double)device->backend->drain_timeout / SVQ_SEC);
+            device_error(device,
+                         "queue %u: the back-end has not completed what it took within "
+                         "%.1f s",
+                         queue->index, (double)device->backend->drain_timeout / SVQ_SEC);
         if (err)
             return err;
     }
@@ -93,7 +93,8 @@ static int wire_all(struct svq_device *device)
 {
     int err = 0;
 
-    for_each_queue(device, i, queue) {
+    for_each_queue(device, i, queue)
+    {
         if (queue->wire != WIRE_NONE || !queue_runs(queue))
             continue;
         err = device->s.shadow ? wire_shadow(queue) : wire_direct(queue);
@@ -103,7 +104,8 @@ static int wire_all(struct svq_device *device)
     err = flush(device);
     if (err || !device->s.shadow)
         return err;
-    for_each_queue(device, i, queue) {
+    for_each_queue(device, i, queue)
+    {
         if (!queue->relay || queue->lane)
             continue;
         err = wire_shadow_go(queue);
@@ -115,15 +117,14 @@ static int wire_all(struct svq_device *device)
 
 static void wake_all(struct svq_device *device)
 {
-    for_each_queue(device, i, queue)
-        if (queue->wire != WIRE_NONE)
-            wire_wake(queue);
+    for_each_queue(device, i, queue) if (queue->wire != WIRE_NONE) wire_wake(queue);
 }
 
 /* Take the rings back from the back-end, however far it got with them. */
 static void unwire_all(struct svq_device *device)
 {
-    for_each_queue(device, i, queue) {
+    for_each_queue(device, i, queue)
+    {
         if (queue->wire != WIRE_NONE && !queue->halted)
             wire_halt(queue, svq_deadline(device->backend->drain_timeout));
         if (queue->relay)
@@ -131,7 +132,8 @@ static void unwire_all(struct svq_device *device)
     }
 }
 
-/* ---- The two switches --------------------------------------------------------------------------- */
+/* ---- The two switches ---------------------------------------------------------------------------
+ */
 
 /* Undo a switch that failed after some rings changed hands. */
 static void go_back(struct svq_device *device, bool shadow)
@@ -170,9 +172,7 @@ static void resume_all(struct svq_device *device)
 
     if (device->s.over)
         return;
-    for_each_queue(device, i, queue)
-        if (queue->halted && !err)
-            err = wire_resume(queue);
+    for_each_queue(device, i, queue) if (queue->halted && !err) err = wire_resume(queue);
     if (!err)
         err = flush(device);
     if (!err)
@@ -189,8 +189,7 @@ static int switch_off(struct svq_device *device)
         resume_all(device);
         return err;
     }
-    for_each_queue(device, i, queue)
-        wire_dismantle(queue);
+    for_each_queue(device, i, queue) wire_dismantle(queue);
     device->s.shadow = false;
     err = wire_all(device);
     if (err)
@@ -240,11 +239,14 @@ int shadow_settle(struct svq_device *device, const char *reason, const char **ca
                      device->s.over ? "" : "; the device goes on as before");
         return err;
     }
+    if (want)
+        dirty_close_gap(device);
     report(device, began, reason);
     return 0;
 }
 
-/* ---- Operators' commands ------------------------------------------------------------------------- */
+/* ---- Operators' commands
+ * ------------------------------------------------------------------------- */
 
 int shadow_command(struct svq_device *device, const struct command *command, const char **cause)
 {

@@ -12,7 +12,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define RELAY_FEATURES                                                                             \
+#define RELAY_FEATURES \
     (SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_IN_ORDER))
 
 /* How often to look for the last completions before sleeping between looks. */
@@ -79,7 +79,8 @@ int wire_direct(struct svq_queue *queue)
     return tell(queue, &w);
 }
 
-/* ---- Through a relay ---------------------------------------------------------------------------- */
+/* ---- Through a relay ----------------------------------------------------------------------------
+ */
 
 /* The ring broke: the relay stopped by itself; say so to everybody who may want to know. */
 static void report_fault(struct svq_queue *queue, const char *side, const char *reason)
@@ -168,8 +169,8 @@ static struct wiring shadow_wiring(const struct svq_queue *queue, uint32_t base)
 }
 
 /*
- * DPDK's virtio-user in server mode reconnects with index 0 on a ring that has been used, and counts
- * on the back-end to go on from used.idx.
+ * DPDK's virtio-user in server mode reconnects with index 0 on a ring that has been used, and
+ * counts on the back-end to go on from used.idx.
  */
 static uint16_t sane_base(const struct svq_queue *queue, const struct svq_split_mem *guest)
 {
@@ -238,7 +239,8 @@ void wire_wake(struct svq_queue *queue)
     notify(queue->call);
 }
 
-/* ---- Stopping ----------------------------------------------------------------------------------- */
+/* ---- Stopping -----------------------------------------------------------------------------------
+ */
 
 static void hold(struct svq_relay *relay, void *arg)
 {
@@ -368,7 +370,8 @@ void wire_break(struct svq_queue *queue, const char *reason)
     wire_dismantle(queue);
 }
 
-/* ---- While it runs ------------------------------------------------------------------------------- */
+/* ---- While it runs
+ * ------------------------------------------------------------------------------- */
 
 struct log_setting {
     struct svq_log *log;

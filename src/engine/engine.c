@@ -98,7 +98,8 @@ static void notify(int fd)
         return;
 }
 
-/* ---- Worker's side ----------------------------------------------------------------------------- */
+/* ---- Worker's side -----------------------------------------------------------------------------
+ */
 
 static void make_hot(struct worker *w, struct svq_lane *lane)
 {
@@ -232,12 +233,12 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* ---- Control's side ----------------------------------------------------------------------------- */
+/* ---- Control's side -----------------------------------------------------------------------------
+ */
 
 /* Run fn on the worker between two rounds, and wait until it has. */
-static void engine_call(struct worker *w,
-                        void (*fn)(struct worker *, struct svq_lane *, void *), void *lane,
-                        void *arg)
+static void engine_call(struct worker *w, void (*fn)(struct worker *, struct svq_lane *, void *),
+                        void *lane, void *arg)
 {
     struct call call = {.fn = fn, .lane = lane, .arg = arg};
 
@@ -348,7 +349,8 @@ void svq_engine_faults(struct svq_engine *engine)
     }
 }
 
-/* ---- Lanes --------------------------------------------------------------------------------------- */
+/* ---- Lanes
+ * --------------------------------------------------------------------------------------- */
 
 static int watch(struct svq_lane *lane, int fd, enum source source)
 {

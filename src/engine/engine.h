@@ -4,8 +4,8 @@
  * notifications around it; it belongs to one worker, which is the only thread to touch its relay.
  *
  * The control thread changes a lane by handing its worker a function and waiting until the worker
- * has run it between two turns: svq_engine_call(). A turn is bounded (one ring's worth per lane), so
- * that wait is microseconds, and after it nothing of the old state is in use.
+ * has run it between two turns: svq_engine_call(). A turn is bounded (one ring's worth per lane),
+ * so that wait is microseconds, and after it nothing of the old state is in use.
  */
 #ifndef SVQ_ENGINE_ENGINE_H
 #define SVQ_ENGINE_ENGINE_H
@@ -35,7 +35,7 @@ void svq_engine_faults(struct svq_engine *engine);
 struct svq_lane_config {
     struct svq_relay *relay; /* the lane's while it lives; the caller frees it afterwards */
     int guest_kick;          /* fds stay the caller's and must outlive the lane; -1: none. An */
-                             /* eventfd is never read, so what it counts is there for the next one */
+    /* eventfd is never read, so what it counts is there for the next one */
     int guest_call;
     int backend_kick;
     int backend_call;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Fibers over epoll. A fiber that waits puts its fds into the loop's epoll set for as long as it
- * waits; the loop makes it runnable when one is ready, when its deadline passes or when it is woken.
- * Control work is rare, so registering anew for each wait costs less than keeping state would.
+ * waits; the loop makes it runnable when one is ready, when its deadline passes or when it is
+ * woken. Control work is rare, so registering anew for each wait costs less than keeping state
+ * would.
  */
 #include "event/fiber.h"
 #include "event/sanitizer.h"
@@ -71,7 +72,8 @@ struct svq_fiber *svq_fiber_self(void)
     return current;
 }
 
-/* ---- Loop ---------------------------------------------------------------------------------------- */
+/* ---- Loop
+ * ---------------------------------------------------------------------------------------- */
 
 int svq_loop_new(struct svq_loop **out)
 {
@@ -216,7 +218,8 @@ int svq_loop_run(struct svq_loop *loop)
     return 0;
 }
 
-/* ---- Fibers --------------------------------------------------------------------------------------- */
+/* ---- Fibers
+ * --------------------------------------------------------------------------------------- */
 
 /* Back to the loop, until resumed. */
 static void leave(struct svq_fiber *fiber)

@@ -43,36 +43,35 @@ static void mapping_unref(struct mapping *m)
     free(m);
 }
 
-static int mapping_new(const struct svq_region *r, const struct stat *st, struct mapping **out)
+/* Return: NULL with errno set when it cannot be mapped. */
+static struct mapping *mapping_new(const struct svq_region *r, const struct stat *st)
 {
     uint64_t start = r->offset & ~((uint64_t)sysconf(_SC_PAGESIZE) - 1);
     struct mapping *m = calloc(1, sizeof(*m));
-    int err;
 
     if (!m)
-        return -ENOMEM;
+        return NULL;
     atomic_init(&m->refs, 1);
     m->dev = st->st_dev;
     m->ino = st->st_ino;
     m->mapped = r->offset + r->size - start;
     m->fd = fcntl(r->fd, F_DUPFD_CLOEXEC, 0);
     if (m->fd < 0) {
-        err = -errno;
-        goto fail;
+        free(m);
+        return NULL;
     }
     m->mapping = mmap(NULL, m->mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd,
-                      start);
+                      (off_t)start);
     if (m->mapping == MAP_FAILED) {
-        err = -errno;
+        int saved = errno;
+
         close(m->fd);
-        goto fail;
+        free(m);
+        errno = saved;
+        return NULL;
     }
     m->host = (uint8_t *)m->mapping + (r->offset - start);
-    *out = m;
-    return 0;
-fail:
-    free(m);
-    return err;
+    return m;
 }
 
 /* The mapping of the same piece of the same file in an older map. */
@@ -82,9 +81,9 @@ static struct mapping *find_mapping(const struct svq_map *base, const struct svq
     for (size_t i = 0; base && i < base->count; i++) {
         const struct entry *e = &base->entries[i];
 
-        if (e->region.gpa == r->gpa && e->region.size == r->size &&
-            e->region.uaddr == r->uaddr && e->region.offset == r->offset &&
-            e->mapping->dev == st->st_dev && e->mapping->ino == st->st_ino)
+        if (e->region.gpa == r->gpa && e->region.size == r->size && e->region.uaddr == r->uaddr &&
+            e->region.offset == r->offset && e->mapping->dev == st->st_dev &&
+            e->mapping->ino == st->st_ino)
             return e->mapping;
     }
     return NULL;
@@ -129,13 +128,12 @@ static int add_region(struct svq_map *map, const struct svq_region *r, const str
         return err;
     e->region = *r;
     e->mapping = find_mapping(base, r, &st);
-    if (e->mapping) {
+    if (e->mapping)
         atomic_fetch_add_explicit(&e->mapping->refs, 1, memory_order_relaxed);
-    } else {
-        err = mapping_new(r, &st, &e->mapping);
-        if (err)
-            return err;
-    }
+    else
+        e->mapping = mapping_new(r, &st);
+    if (!e->mapping)
+        return -errno;
     e->region.fd = e->mapping->fd;
     map->count++;
     return 0;

@@ -38,8 +38,8 @@ int svq_region_file_new(unsigned slots, unsigned max_num, struct svq_region_file
     /* The back-end must not be able to cut the file short under us. */
     if (fcntl(file->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
         goto fail;
-    file->host = mmap(NULL, file->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                      file->fd, 0);
+    file->host =
+        mmap(NULL, file->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file->fd, 0);
     if (file->host == MAP_FAILED)
         goto fail;
     *out = file;

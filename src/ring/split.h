@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The split virtqueue (virtio 1.3 section 2.7), seen as a device sees a guest's ring and as a driver
- * sees a back-end's. Pure memory: no system call, no allocation, no opinion about what chains mean.
+ * The split virtqueue (virtio 1.3 section 2.7), seen as a device sees a guest's ring and as a
+ * driver sees a back-end's. Pure memory: no system call, no allocation, no opinion about what
+ * chains mean.
  *
  * Each shared word is read once and written once, through the accessors below; who holds the other
- * end of a barrier is named beside it. Rings are little endian, as virtio 1 has them; legacy devices
- * use the guest's order, which on the machines we run on is the same.
+ * end of a barrier is named beside it. Rings are little endian, as virtio 1 has them; legacy
+ * devices use the guest's order, which on the machines we run on is the same.
  */
 #ifndef SVQ_RING_SPLIT_H
 #define SVQ_RING_SPLIT_H
@@ -164,7 +165,8 @@ static inline void split_device_ask(struct split_ring *r, bool kick)
         SPLIT_STORE(*split_avail_event(r), r->avail_idx);
 }
 
-/* ---- As the driver, towards a back-end -------------------------------------------------------- */
+/* ---- As the driver, towards a back-end --------------------------------------------------------
+ */
 
 /* How many completions wait; more than are outstanding means that the device lies. */
 static inline uint16_t split_driver_waiting(const struct split_ring *r)

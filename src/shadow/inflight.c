@@ -83,8 +83,8 @@ static bool table_reserve(struct inflight_chain *chain, uint32_t entries)
 
 /*
  * The indirect table that `d` refers to (virtio 1.3 section 2.7.5.3). The back-end will read the
- * guest's own table: a guest that rewrites it meanwhile deceives only itself, because what we decide
- * later rests on this copy.
+ * guest's own table: a guest that rewrites it meanwhile deceives only itself, because what we
+ * decide later rests on this copy.
  */
 static const char *take_table(struct inflight *t, const struct svq_map *map, struct draft *draft,
                               struct inflight_chain *chain, const struct split_desc *d)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The in-flight table: the relay's private memory of what the guest handed over and the back-end has
- * not returned. It is the only source for everything decided after a chain was taken (which ids may
- * complete, how much was writable, which pages to log): neither ring is read again for that.
+ * The in-flight table: the relay's private memory of what the guest handed over and the back-end
+ * has not returned. It is the only source for everything decided after a chain was taken (which ids
+ * may complete, how much was writable, which pages to log): neither ring is read again for that.
  *
  * Slots mirror the guest's descriptor table, so a chain keeps its head's number all the way.
  */
@@ -41,14 +41,13 @@ int inflight_init(struct inflight *t, unsigned num, bool indirect);
 void inflight_fini(struct inflight *t);
 
 /**
- * inflight_take() - copy the chain at `head` of a guest's table, check the copy, and write it to the
- * same slots of the shadow table.
+ * inflight_take() - copy the chain at `head` of a guest's table, check the copy, and write it to
+ * the same slots of the shadow table.
  *
  * Return: NULL, or what is wrong with the chain (static text); then nothing is in flight for it.
  */
 const char *inflight_take(struct inflight *t, const struct svq_map *map,
-                          const struct split_desc *guest, struct split_desc *shadow,
-                          uint16_t head);
+                          const struct split_desc *guest, struct split_desc *shadow, uint16_t head);
 
 static inline bool inflight_outstanding(const struct inflight *t, uint32_t head)
 {

@@ -8,8 +8,8 @@
  *   1. the bits of the chain's writable pages are set,
  *   2. the used entry and used.idx are written,
  *   3. the bits of the used ring's own pages are set,
- * so that the guest cannot see a completion whose pages could still escape, and a harvest that falls
- * between 2 and 3 finds the ring's page dirty again in the next round.
+ * so that the guest cannot see a completion whose pages could still escape, and a harvest that
+ * falls between 2 and 3 finds the ring's page dirty again in the next round.
  *
  * Threat model: both rings are shared with parties that may write anything at any time. Whatever is
  * read from them is copied once and checked; the in-flight table is the only memory we trust.
@@ -22,7 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RELAY_FEATURES                                                                             \
+#define RELAY_FEATURES \
     (SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_IN_ORDER))
 
 struct svq_relay {
@@ -99,7 +99,8 @@ static void set_fault(struct svq_relay *relay, enum svq_side side, const char *r
     relay->fault = reason;
 }
 
-/* ---- Dirty log of the used ring ---------------------------------------------------------------- */
+/* ---- Dirty log of the used ring ----------------------------------------------------------------
+ */
 
 static void log_used_range(struct svq_relay *relay, size_t offset, size_t len)
 {
@@ -139,11 +140,11 @@ static void ask_guest(struct svq_relay *relay, bool kick)
     if (!guest->event_idx)
         log_used_range(relay, offsetof(struct split_used, flags), sizeof(uint16_t));
     else if (kick)
-        log_used_range(relay, svq_split_used_size(guest->num) - sizeof(uint16_t),
-                       sizeof(uint16_t));
+        log_used_range(relay, svq_split_used_size(guest->num) - sizeof(uint16_t), sizeof(uint16_t));
 }
 
-/* ---- Completions: back-end to guest ------------------------------------------------------------ */
+/* ---- Completions: back-end to guest ------------------------------------------------------------
+ */
 
 static bool complete_chain(struct svq_relay *relay, uint16_t head, uint64_t len)
 {
@@ -231,7 +232,8 @@ static unsigned complete(struct svq_relay *relay)
     return SVQ_RELAY_BUSY | SVQ_RELAY_CALL_GUEST;
 }
 
-/* ---- New chains: guest to back-end -------------------------------------------------------------- */
+/* ---- New chains: guest to back-end --------------------------------------------------------------
+ */
 
 static unsigned forward(struct svq_relay *relay)
 {
@@ -284,7 +286,8 @@ unsigned svq_relay_poll(struct svq_relay *relay)
     return result;
 }
 
-/* ---- Notifications ------------------------------------------------------------------------------- */
+/* ---- Notifications
+ * ------------------------------------------------------------------------------- */
 
 bool svq_relay_arm(struct svq_relay *relay)
 {
@@ -309,7 +312,8 @@ void svq_relay_disarm(struct svq_relay *relay)
     split_driver_ask(&relay->backend, false);
 }
 
-/* ---- Switching ------------------------------------------------------------------------------------ */
+/* ---- Switching
+ * ------------------------------------------------------------------------------------ */
 
 void svq_relay_hold(struct svq_relay *relay, bool hold)
 {
@@ -360,7 +364,8 @@ void svq_relay_set_guest(struct svq_relay *relay, const struct svq_split_mem *gu
     relay->guest.used = guest->used;
 }
 
-/* ---- What an operator sees ------------------------------------------------------------------------ */
+/* ---- What an operator sees
+ * ------------------------------------------------------------------------ */
 
 void svq_relay_count_kick(struct svq_relay *relay)
 {

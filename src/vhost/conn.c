@@ -57,7 +57,8 @@ static int wait_for(int fd, short events, int64_t deadline)
     return ready < 0 ? ready : 0;
 }
 
-/* ---- Receiving ----------------------------------------------------------------------------------- */
+/* ---- Receiving
+ * ----------------------------------------------------------------------------------- */
 
 /* Collect the fds that came with a piece of the message. */
 static int take_control(struct svq_vu_message *msg, struct msghdr *hdr)
@@ -145,9 +146,11 @@ int svq_conn_recv(int fd, struct svq_vu_message *msg, int64_t deadline)
     return result;
 }
 
-/* ---- Sending ------------------------------------------------------------------------------------- */
+/* ---- Sending
+ * ------------------------------------------------------------------------------------- */
 
-static void put_control(struct msghdr *hdr, union control *control, const struct svq_vu_message *msg)
+static void put_control(struct msghdr *hdr, union control *control,
+                        const struct svq_vu_message *msg)
 {
     struct cmsghdr *c;
 

@@ -2,8 +2,8 @@
 /*
  * The message table: one row per request, and the only place where a message's syntax is judged.
  * Everything in a message is hostile until svq_vu_check_request() has passed it; afterwards sizes,
- * counts and fds are what the row says, and only values (indices, addresses) remain to be checked by
- * whoever acts on them.
+ * counts and fds are what the row says, and only values (indices, addresses) remain to be checked
+ * by whoever acts on them.
  */
 #include <shadowvq/vhost_user.h>
 
@@ -109,8 +109,8 @@ static const struct svq_vu_rule backend_rules[SVQ_VU_BE_REQUEST_MAX] = {
 const struct svq_vu_rule *svq_vu_rule(enum svq_vu_direction dir, uint32_t request)
 {
     const struct svq_vu_rule *rules = dir == SVQ_VU_TO_BACKEND ? frontend_rules : backend_rules;
-    uint32_t end = dir == SVQ_VU_TO_BACKEND ? (uint32_t)SVQ_VU_REQUEST_MAX
-                                            : (uint32_t)SVQ_VU_BE_REQUEST_MAX;
+    uint32_t end =
+        dir == SVQ_VU_TO_BACKEND ? (uint32_t)SVQ_VU_REQUEST_MAX : (uint32_t)SVQ_VU_BE_REQUEST_MAX;
 
     return request < end && rules[request].name ? &rules[request] : NULL;
 }

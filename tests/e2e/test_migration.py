@@ -66,14 +66,10 @@ def test_ten_in_a_row(bench, wire, need, kernel, initramfs, direct, one_daemon):
         # Ten migrations leave the guest in its 11th QEMU; the path's first socket serves it.
         wait_for(lambda: path.device(10)["mode"] == "pass-through", "the device passes through")
         for daemon, ident in zip(path.daemons, path.ids):
-            shadowed = [
-                e["data"]["reason"]
-                for e in daemon.qmp.events
-                if e["event"] == "DEVICE_SHADOW_CHANGED"
-                and e["data"]["id"] == ident
-                and e["data"]["shadow"]
-            ]
-            assert shadowed == ["migration"] * 5, (ident, shadowed)
+            # Each was the source five times.
+            changes = [(e["shadow"], e["reason"]) for e in daemon.shadow_changes(ident)]
+            assert changes.count((True, "migration")) == 5, (ident, changes)
+            assert {reason for _, reason in changes} == {"migration"}, (ident, changes)
     migrator.guest.quit()
     path.check()
 

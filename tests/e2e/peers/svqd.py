@@ -43,6 +43,12 @@ class Svqd:
     def mode(self, ident):
         return self.device(ident)["mode"]
 
+    def shadow_changes(self, ident):
+        """The data of all DEVICE_SHADOW_CHANGED events of a device so far."""
+        self.qmp.execute("query-version")  # reads every event sent before its answer
+        events = [e["data"] for e in self.qmp.events if e["event"] == "DEVICE_SHADOW_CHANGED"]
+        return [data for data in events if data["id"] == ident]
+
     def activity(self):
         return Activity(self.process.pid)
 
