@@ -49,8 +49,11 @@ struct svq_backend_ops {
     int (*set_vring_num)(struct svq_backend *backend, unsigned index, unsigned num);
     int (*set_vring_addr)(struct svq_backend *backend, const struct svq_vu_vring_addr *addr);
     int (*set_vring_base)(struct svq_backend *backend, unsigned index, uint32_t base);
-    /* Stops the ring; waits for the back-end's drain. */
-    int (*get_vring_base)(struct svq_backend *backend, unsigned index, uint32_t *base);
+    /*
+     * Stops the ring and waits for the back-end's answer, which may come before it has completed
+     * everything. What it completes afterwards is notified to `call` (-1: to nobody).
+     */
+    int (*get_vring_base)(struct svq_backend *backend, unsigned index, int call, uint32_t *base);
     /* request: SVQ_VU_SET_VRING_KICK, _CALL or _ERR; fd -1: none. */
     int (*set_vring_fd)(struct svq_backend *backend, uint32_t request, unsigned index, int fd);
     int (*set_vring_enable)(struct svq_backend *backend, unsigned index, bool enable);

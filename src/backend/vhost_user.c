@@ -392,15 +392,38 @@ static int vu_set_vring_base(struct svq_backend *backend, unsigned index, uint32
     return vu_queue_state(backend, SVQ_VU_SET_VRING_BASE, index, base);
 }
 
-static int vu_get_vring_base(struct svq_backend *backend, unsigned index, uint32_t *base)
+static int vu_set_vring_fd(struct svq_backend *backend, uint32_t request, unsigned index, int fd)
 {
     struct vhost_user *vu = from_backend(backend);
-    int err;
 
+    svq_message_u64(&vu->out, request, index | (fd < 0 ? SVQ_VU_VRING_NOFD : 0));
+    if (fd >= 0) {
+        vu->out.fds[0] = fd;
+        vu->out.fd_count = 1;
+    }
+    return vu_queue(vu, &vu->out);
+}
+
+/*
+ * libvhost-user forgets the call fd when it answers GET_VRING_BASE, and gives up the connection when a
+ * request that was in flight then wants to notify. So a call fd follows right behind, before the
+ * back-end can get round to completing anything; its ack comes after the answer.
+ */
+static int vu_get_vring_base(struct svq_backend *backend, unsigned index, int call, uint32_t *base)
+{
+    struct vhost_user *vu = from_backend(backend);
+    int err = vu_take_acks(vu);
+
+    if (err)
+        return err;
     svq_message_init(&vu->out, SVQ_VU_GET_VRING_BASE);
     vu->out.payload.state = (struct svq_vu_vring_state){.index = index};
     vu->out.header.size = sizeof(vu->out.payload.state);
-    err = vu_ask(vu, &vu->out);
+    err = vu_send(vu, &vu->out);
+    if (!err && call >= 0)
+        err = vu_set_vring_fd(backend, SVQ_VU_SET_VRING_CALL, index, call);
+    if (!err)
+        err = vu_recv(vu, SVQ_VU_GET_VRING_BASE);
     if (err)
         return err;
     if (vu->in.header.size != sizeof(vu->in.payload.state))
@@ -412,19 +435,9 @@ static int vu_get_vring_base(struct svq_backend *backend, unsigned index, uint32
         return -EPROTO;
     }
     *base = vu->in.payload.state.num;
-    return 0;
-}
-
-static int vu_set_vring_fd(struct svq_backend *backend, uint32_t request, unsigned index, int fd)
-{
-    struct vhost_user *vu = from_backend(backend);
-
-    svq_message_u64(&vu->out, request, index | (fd < 0 ? SVQ_VU_VRING_NOFD : 0));
-    if (fd >= 0) {
-        vu->out.fds[0] = fd;
-        vu->out.fd_count = 1;
-    }
-    return vu_queue(vu, &vu->out);
+    /* The ring has stopped in any case: that the back-end will not have the call fd is no failure. */
+    err = vu_take_acks(vu);
+    return err == -EREMOTEIO ? 0 : err;
 }
 
 static int vu_set_vring_enable(struct svq_backend *backend, unsigned index, bool enable)

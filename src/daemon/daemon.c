@@ -24,6 +24,7 @@
 #include "daemon/notify.h"
 #include "daemon/qmp.h"
 #include "daemon/registry.h"
+#include "daemon/sigbus.h"
 #include "engine/engine.h"
 #include "event/fiber.h"
 
@@ -67,6 +68,7 @@ static int open_signals(void)
     int fd;
 
     signal(SIGPIPE, SIG_IGN);
+    svq_sigbus_guard();
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);

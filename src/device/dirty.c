@@ -106,7 +106,13 @@ static int start_logging(struct svq_device *device)
     device->s.log_backend = dirty_backend_logs(device);
     /* A shadow that is on already begins to log here; a new one logs from its first chain. */
     tell_relays(device);
-    err = device->s.log_backend ? tell_backend(device) : shadow_settle(device, "migration", &cause);
+    if (device->s.log_backend) {
+        err = tell_backend(device);
+    } else {
+        err = shadow_settle(device, "migration", &cause);
+        if (err && !device->s.over)
+            err = open_gap(device);
+    }
     if (err) {
         device->s.logging = false;
         tell_relays(device);

@@ -217,7 +217,8 @@ int queue_get_base(struct svq_device *device, struct svq_vu_message *msg,
                          queue->index);
         wire_dismantle(queue);
     } else if (!queue->absorbed) {
-        err = backend_of(queue)->ops->get_vring_base(backend_of(queue), queue->index, &queue->base);
+        err = backend_of(queue)->ops->get_vring_base(backend_of(queue), queue->index, queue->call,
+                                                     &queue->base);
         device_backend_did(device, err);
         dirty_ring_stopped(device);
     }

@@ -310,11 +310,12 @@ static int wait_drained(struct svq_queue *queue, uint32_t base, int64_t deadline
 int wire_halt(struct svq_queue *queue, int64_t deadline)
 {
     struct svq_backend *backend = queue->device->backend;
+    int call = queue->wire == WIRE_SHADOW ? queue->backend_call : queue->call;
     uint32_t base;
     int err;
 
     lane_hold(queue, true);
-    err = backend->ops->get_vring_base(backend, queue->index, &base);
+    err = backend->ops->get_vring_base(backend, queue->index, call, &base);
     if (device_backend_did(queue->device, err)) {
         lane_hold(queue, false);
         return err;

@@ -89,7 +89,8 @@ def length_of_session(made):
 
 @pytest.fixture
 def made(bench, request):
-    mode = request.node.callspec.params.get("mode", "off")
+    callspec = getattr(request.node, "callspec", None)
+    mode = callspec.params.get("mode", "off") if callspec else "off"
     made = bench(devices=2, shadow=mode, start=False, keys={"message-timeout": TIMEOUT})
     made.units[1].start()
     return made

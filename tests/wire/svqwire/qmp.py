@@ -60,7 +60,7 @@ class Qmp:
         self.write(json.dumps(command) + "\r\n")
         return self.answer()
 
-    def command(self, name, **arguments):
+    def command(self, name, /, **arguments):
         request = {"execute": name}
         if arguments:
             request["arguments"] = {k.replace("_", "-"): v for k, v in arguments.items()}

@@ -1,0 +1,139 @@
+"""svqctl, the person's face of svqd: what it shows, does and says when it cannot."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from svqwire.daemon import binary
+from svqwire.wait import wait_until
+
+
+def svqctl_binary():
+    return Path(os.environ.get("SVQCTL", binary().with_name("svqctl")))
+
+
+pytestmark = pytest.mark.skipif(not svqctl_binary().exists(), reason=f"no {svqctl_binary()}")
+
+
+def run(*arguments, env=None):
+    return subprocess.run(
+        [svqctl_binary(), *arguments], capture_output=True, text=True, timeout=20,
+        stdin=subprocess.DEVNULL, env=dict(os.environ, **(env or {})),
+    )
+
+
+@pytest.fixture
+def idle(bench):
+    return bench(start=False)
+
+
+@pytest.fixture
+def ctl(idle):
+    """svqctl on that svqd: returns what it printed, after checking its exit status."""
+
+    def call(*arguments, status=0):
+        ended = run("-s", idle.svqd.qmp_path, *arguments)
+        assert ended.returncode == status, ended
+        return ended.stderr if status else ended.stdout
+
+    return call
+
+
+def test_help_and_version():
+    assert "Usage: svqctl" in run("--help").stdout
+    assert re.match(r"svqctl \(shadowvq\) \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["nonsense"], ["--nonsense"], ["shadow"], ["shadow", "dev0"], ["status", "a", "b"],
+    ["quit", "now"], ["shadow", "dev0", "on", "--json"], ["top", "--interval", "0"],
+    ["top", "--count", "x"], ["-s"],
+], ids=" ".join)
+def test_wrong_usage(arguments):
+    ended = run(*arguments)
+    assert ended.returncode == 2 and ended.stderr and not ended.stdout
+
+
+def test_no_svqd(folder):
+    ended = run("-s", folder / "none", "status")
+    assert ended.returncode == 3
+    assert f"is svqd running with --qmp {folder / 'none'}?" in ended.stderr
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(folder / "stale"))
+    ended = run("status", env={"SVQD_QMP": str(folder / "stale")})
+    assert ended.returncode == 3 and "is svqd running" in ended.stderr
+
+
+def test_status(idle, ctl):
+    unit = idle.unit
+    text = ctl("status")
+    assert text.startswith("dev0: stopped") and text.count("not connected") == 2
+    unit.start()
+    idle.svqd.shadow("dev0", True)
+    unit.io(30)
+    text = ctl("status", "dev0")
+    assert text.startswith("dev0: shadow") and "VERSION_1" in text and "not connected" not in text
+    assert re.search(r"switches   1, last to shadow in \d+ us", text)
+    row = next(line for line in text.splitlines() if re.match(r" +1  split", line)).split()
+    assert row[:5] == ["1", "split", "64", "running", "shadow"] and row[10] == "30"
+    shown = json.loads(ctl("status", "--json"))
+    asked = idle.qmp.command("query-devices")
+    assert [device["features"] for device in shown] == [device["features"] for device in asked]
+    assert "not found" in ctl("status", "nobody", status=1)
+
+
+def test_shadow(idle, ctl):
+    idle.unit.start()
+    assert ctl("shadow", "dev0", "on").startswith("dev0: policy on, now shadow, last switch took")
+    idle.unit.io()
+    assert ctl("shadow", "dev0", "auto").startswith("dev0: policy auto, now pass-through")
+    idle.unit.io()
+    assert "Device 'nobody' not found" in ctl("shadow", "nobody", "on", status=1)
+    assert "does not accept value 'maybe'" in ctl("shadow", "dev0", "maybe", status=1)
+
+
+def test_qmp(idle, ctl):
+    assert json.loads(ctl("qmp", "query-version")) == idle.qmp.command("query-version")
+    assert json.loads(ctl("qmp", "query-queues", '{"id": "dev0"}')) == []
+    assert "has not been found" in ctl("qmp", "nonsense", status=1)
+    assert "JSON object" in ctl("qmp", "query-queues", "[1]", status=2)
+
+
+def test_events(idle, folder):
+    with open(folder / "events", "w+b") as out:
+        watcher = subprocess.Popen(
+            [svqctl_binary(), "-s", idle.svqd.qmp_path, "events", "--json"], stdout=out,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            time.sleep(0.3)
+            idle.unit.start()
+            text = wait_until(
+                lambda: (folder / "events").read_text().count("\n") >= 2
+                and (folder / "events").read_text(), "two events",
+            )
+        finally:
+            watcher.send_signal(signal.SIGINT)
+            watcher.wait(10)
+    names = [json.loads(line)["event"] for line in text.splitlines()]
+    assert names[:2] == ["DEVICE_FRONTEND_CONNECTED", "DEVICE_BACKEND_CONNECTED"]
+
+
+def test_top(idle, ctl):
+    idle.unit.start()
+    idle.svqd.shadow("dev0", True)
+    lines = ctl("top", "--interval", "0.1", "--count", "2").splitlines()
+    assert len(lines) == 6 and lines[0].split()[:4] == ["device", "queue", "state", "mode"]
+    assert lines[1].split()[:4] == ["dev0", "0", "running", "shadow"]
+
+
+def test_quit(idle, ctl):
+    ctl("quit")
+    assert idle.svqd.process.wait(10) == 0
+    assert "is svqd running" in ctl("status", status=3)
