@@ -19,8 +19,7 @@ int demo_query(struct demo *demo, struct demo_device *device)
     memset(device, 0, sizeof(*device));
     if (sim_qmp_execute(&demo->qmp, "query-devices", NULL, &devices))
         return demo_fail(demo, "%s", demo->qmp.error);
-    json_array_foreach(devices, i, entry)
-    {
+    json_array_foreach(devices, i, entry) {
         const char *id = json_string_value(json_object_get(entry, "id"));
 
         if (id && !strcmp(id, DEMO_DEVICE))

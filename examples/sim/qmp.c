@@ -176,8 +176,7 @@ json_t *sim_qmp_take_event(struct sim_qmp *qmp, const char *name)
     json_t *event;
     size_t i;
 
-    json_array_foreach(qmp->events, i, event)
-    {
+    json_array_foreach(qmp->events, i, event) {
         const char *its_name = json_string_value(json_object_get(event, "event"));
 
         if (!its_name || strcmp(its_name, name))

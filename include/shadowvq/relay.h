@@ -106,7 +106,10 @@ bool svq_relay_arm(struct svq_relay *relay);
 void svq_relay_disarm(struct svq_relay *relay);
 
 /**
- * svq_relay_hold() - stop (or go on) taking chains from the guest; completions still flow.
+ * svq_relay_hold() - stop (or go on) taking chains from the guest.
+ *
+ * Completions still flow, but while held the back-end is asked not to call, since a back-end that
+ * is about to stop may trip over its call fd: the caller polls. Poll once after the hold ends, too.
  */
 void svq_relay_hold(struct svq_relay *relay, bool hold);
 

@@ -132,6 +132,17 @@ static int vu_flush(struct svq_backend *backend)
     return vu_get_u64(vu, SVQ_VU_GET_FEATURES, &ignored);
 }
 
+/* The request about to be sent has no answer of its own: ask for an ack if there are acks. */
+static void vu_expect_ack(struct vhost_user *vu, struct svq_vu_message *msg)
+{
+    if (vu->backend.protocol_acked & SVQ_BIT(SVQ_VU_PROTOCOL_F_REPLY_ACK)) {
+        msg->header.flags |= SVQ_VU_NEED_REPLY;
+        vu->requests[vu->pending++] = msg->header.request;
+    } else {
+        vu->unsynced = true;
+    }
+}
+
 /* Queue a request that has no answer of its own. */
 static int vu_queue(struct vhost_user *vu, struct svq_vu_message *msg)
 {
@@ -142,12 +153,7 @@ static int vu_queue(struct vhost_user *vu, struct svq_vu_message *msg)
         if (err)
             return err;
     }
-    if (vu->backend.protocol_acked & SVQ_BIT(SVQ_VU_PROTOCOL_F_REPLY_ACK)) {
-        msg->header.flags |= SVQ_VU_NEED_REPLY;
-        vu->requests[vu->pending++] = msg->header.request;
-    } else {
-        vu->unsynced = true;
-    }
+    vu_expect_ack(vu, msg);
     return vu_send(vu, msg);
 }
 
@@ -364,9 +370,10 @@ static int vu_set_log(struct svq_backend *backend, int fd, uint64_t size, uint64
     err = vu_ask(vu, msg);
     if (err)
         return err;
-    /* Back-ends answer with 0, 8 or 16 bytes; an 8-byte value is an ack. */
+    /* Back-ends answer with anything: nothing (DPDK), the request's size (libvhost-user) or all of
+     * it. */
     svq_message_close_fds(&vu->in);
-    return vu->in.header.size == sizeof(uint64_t) && vu->in.payload.u64 ? -EREMOTEIO : 0;
+    return 0;
 }
 
 /* ---- Rings
@@ -404,10 +411,29 @@ static int vu_set_vring_fd(struct svq_backend *backend, uint32_t request, unsign
     return vu_queue(vu, &vu->out);
 }
 
+/* Send the request in vu->out and, in the same breath, SET_VRING_CALL. */
+static int vu_stop_and_call(struct vhost_user *vu, unsigned index, int call)
+{
+    struct svq_vu_message next;
+    int err;
+
+    if (call < 0)
+        return vu_send(vu, &vu->out);
+    svq_message_u64(&next, SVQ_VU_SET_VRING_CALL, index);
+    next.fds[0] = call;
+    next.fd_count = 1;
+    vu_expect_ack(vu, &next);
+    err = svq_conn_send_pair(vu->fd, &vu->out, &next, svq_deadline(vu->backend.message_timeout));
+    if (err)
+        svq_error(vu->backend.tag, "cannot send GET_VRING_BASE to the back-end: %s",
+                  strerror(-err));
+    return err;
+}
+
 /*
- * libvhost-user forgets the call fd when it answers GET_VRING_BASE, and gives up the connection when a
- * request that was in flight then wants to notify. So a call fd follows right behind, before the
- * back-end can get round to completing anything; its ack comes after the answer.
+ * libvhost-user forgets the call fd when it answers GET_VRING_BASE, and gives up the connection
+ * when a request that was in flight then wants to notify. So a call fd follows right behind, before
+ * the back-end can get round to completing anything; its ack comes after the answer.
  */
 static int vu_get_vring_base(struct svq_backend *backend, unsigned index, int call, uint32_t *base)
 {
@@ -419,9 +445,7 @@ static int vu_get_vring_base(struct svq_backend *backend, unsigned index, int ca
     svq_message_init(&vu->out, SVQ_VU_GET_VRING_BASE);
     vu->out.payload.state = (struct svq_vu_vring_state){.index = index};
     vu->out.header.size = sizeof(vu->out.payload.state);
-    err = vu_send(vu, &vu->out);
-    if (!err && call >= 0)
-        err = vu_set_vring_fd(backend, SVQ_VU_SET_VRING_CALL, index, call);
+    err = vu_stop_and_call(vu, index, call);
     if (!err)
         err = vu_recv(vu, SVQ_VU_GET_VRING_BASE);
     if (err)
@@ -435,7 +459,8 @@ static int vu_get_vring_base(struct svq_backend *backend, unsigned index, int ca
         return -EPROTO;
     }
     *base = vu->in.payload.state.num;
-    /* The ring has stopped in any case: that the back-end will not have the call fd is no failure. */
+    /* The ring has stopped in any case: that the back-end will not have the call fd is no failure.
+     */
     err = vu_take_acks(vu);
     return err == -EREMOTEIO ? 0 : err;
 }

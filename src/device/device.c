@@ -129,6 +129,8 @@ static const char *open_backend(struct svq_device *device)
 
         if (!err)
             return NULL;
+        if (err != -ECONNREFUSED && err != -ENOENT && err != -EAGAIN)
+            return "back-end is there but cannot be used";
         if (!told)
             svq_warning(device->id, "cannot connect to %s: %s; trying again",
                         device->backend_address, strerror(-err));

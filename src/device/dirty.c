@@ -53,7 +53,8 @@ static int tell_backend(struct svq_device *device)
     return device_backend_did(device, err);
 }
 
-/* ---- The gap ------------------------------------------------------------------------------------ */
+/* ---- The gap ------------------------------------------------------------------------------------
+ */
 
 /* Return: -ERANGE when the log does not cover guest memory. */
 static int mark_all(struct svq_device *device)
@@ -91,7 +92,8 @@ void dirty_close_gap(struct svq_device *device)
     device->s.log_gap = false;
 }
 
-/* ---- Start and stop ------------------------------------------------------------------------------ */
+/* ---- Start and stop
+ * ------------------------------------------------------------------------------ */
 
 static int start_logging(struct svq_device *device)
 {

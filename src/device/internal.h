@@ -10,6 +10,7 @@
  *   memory.c    memory table, and the shadow rings' place in it
  *   queue.c     what the front-end says of each ring
  *   wire.c      a ring's connection to the back-end: direct, or through a relay
+ *   halt.c      stopping a ring until nothing is in flight
  *   shadow.c    the switch between the two
  *   dirty.c     the dirty log and who writes it
  *   channel.c   the back-end's requests to the front-end
@@ -99,6 +100,7 @@ struct svq_device {
     struct svq_fiber *fiber;
     struct svq_frontend *frontend;
     struct svq_backend *backend;
+    bool lazy_backend;        /* it was seen to complete after it had stopped */
     struct command *commands; /* oldest first */
     bool stopping;
     bool ended;
@@ -229,14 +231,6 @@ int wire_shadow_go(struct svq_queue *queue);
 /* Wake both ends of a ring that has just been wired: neither may wait for the other. */
 void wire_wake(struct svq_queue *queue);
 
-/**
- * wire_halt() - stop the back-end's side of a ring and wait until it has completed what it took.
- * A direct ring then has its next index in queue->base; a shadow ring keeps its relay.
- * @deadline: for the drain
- *
- * Return: 0; -ETIMEDOUT when the back-end stopped but did not complete; or the back-end's error.
- */
-int wire_halt(struct svq_queue *queue, int64_t deadline);
 /* A shadow ring that was halted goes on where it stopped. Queued; flush, then wire_wake(). */
 int wire_resume(struct svq_queue *queue);
 /* End a relay; queue->base is where the next device starts. The back-end no longer serves it. */
@@ -247,6 +241,23 @@ void wire_set_log(struct svq_queue *queue);
 void wire_set_map(struct svq_queue *queue);
 /* The ring at queue->index is gone from the table. */
 void wire_break(struct svq_queue *queue, const char *reason);
+
+/* Say everywhere that a ring broke. @reason: static */
+void wire_report_fault(struct svq_queue *queue, const char *side, const char *reason);
+
+/* ---- halt.c -----------------------------------------------------------------------------------
+ */
+
+/* A relay stops, or goes on, taking chains from the guest. */
+void wire_hold(struct svq_queue *queue, bool on);
+/**
+ * wire_halt() - stop the back-end's side of a ring and wait until it has completed what it took.
+ * A direct ring then has its next index in queue->base; a shadow ring keeps its relay.
+ * @deadline: for the drain
+ *
+ * Return: 0; -ETIMEDOUT when the back-end stopped but did not complete; or the back-end's error.
+ */
+int wire_halt(struct svq_queue *queue, int64_t deadline);
 
 /* ---- shadow.c ---------------------------------------------------------------------------------
  */
@@ -271,7 +282,8 @@ bool dirty_possible(const struct svq_device *device);
 int dirty_set_logging(struct svq_device *device, bool logging);
 /* What a relay writes to now; NULL: nothing. */
 struct svq_log *dirty_relay_log(const struct svq_device *device);
-/* A ring in pass-through has stopped: what it wrote must be in the log before the front-end knows. */
+/* A ring in pass-through has stopped: what it wrote must be in the log before the front-end knows.
+ */
 void dirty_ring_stopped(struct svq_device *device);
 /* The device is shadowed from now on. */
 void dirty_close_gap(struct svq_device *device);

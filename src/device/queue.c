@@ -216,11 +216,15 @@ int queue_get_base(struct svq_device *device, struct svq_vu_message *msg,
                          "everything",
                          queue->index);
         wire_dismantle(queue);
+    } else if (queue->wire == WIRE_DIRECT) {
+        err = wire_halt(queue, svq_deadline(device->backend->drain_timeout));
+        dirty_ring_stopped(device);
+        /* The front-end goes on from here as it would with the back-end alone. */
+        queue->absorbed = false;
     } else if (!queue->absorbed) {
         err = backend_of(queue)->ops->get_vring_base(backend_of(queue), queue->index, queue->call,
                                                      &queue->base);
         device_backend_did(device, err);
-        dirty_ring_stopped(device);
     }
     queue_stop(queue);
     reply->payload.state.num = queue->base;
@@ -258,6 +262,11 @@ int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
     queue = take_vring_fd(device, msg, &fd);
     if (!queue)
         return -EINVAL;
+    if (!queue->num || !queue->has_addr) {
+        if (fd >= 0)
+            close(fd);
+        return -EINVAL;
+    }
     old = queue->kick;
     queue->kick = fd;
     queue->has_kick = true;

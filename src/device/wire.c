@@ -15,9 +15,6 @@
 #define RELAY_FEATURES \
     (SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_IN_ORDER))
 
-/* How often to look for the last completions before sleeping between looks. */
-#define EAGER_LOOKS 100
-
 static void notify(int fd)
 {
     uint64_t one = 1;
@@ -83,7 +80,7 @@ int wire_direct(struct svq_queue *queue)
  */
 
 /* The ring broke: the relay stopped by itself; say so to everybody who may want to know. */
-static void report_fault(struct svq_queue *queue, const char *side, const char *reason)
+void wire_report_fault(struct svq_queue *queue, const char *side, const char *reason)
 {
     struct svq_device *device = queue->device;
     const struct svq_event event = {
@@ -115,7 +112,7 @@ static void on_fault(void *opaque)
     struct svq_event found = {0};
 
     svq_lane_call(queue->lane, read_fault, &found);
-    report_fault(queue, found.side, found.reason);
+    wire_report_fault(queue, found.side, found.reason);
 }
 
 static int make_notifications(struct svq_queue *queue)
@@ -239,105 +236,15 @@ void wire_wake(struct svq_queue *queue)
     notify(queue->call);
 }
 
-/* ---- Stopping -----------------------------------------------------------------------------------
+/* ---- After a halt -------------------------------------------------------------------------------
  */
-
-static void hold(struct svq_relay *relay, void *arg)
-{
-    svq_relay_hold(relay, *(bool *)arg);
-}
-
-static void lane_hold(struct svq_queue *queue, bool on)
-{
-    if (queue->lane)
-        svq_lane_call(queue->lane, hold, &on);
-}
-
-struct drain {
-    uint16_t base;
-    int result;
-};
-
-static void ask_drained(struct svq_relay *relay, void *arg)
-{
-    struct drain *drain = arg;
-
-    drain->result = svq_relay_drained(relay, drain->base);
-}
-
-/* Has the back-end completed all it took? 1 yes, 0 no, -EPROTO: its index is impossible. */
-static int drained(struct svq_queue *queue, uint32_t base)
-{
-    struct drain drain = {.base = base};
-    struct svq_split_mem guest;
-
-    if (queue->wire == WIRE_SHADOW) {
-        if (!queue->lane)
-            return 1;
-        /* Some back-ends complete without a call while they stop: look, do not wait for it. */
-        svq_lane_turn(queue->lane);
-        if (queue->fault)
-            return 1;
-        svq_lane_call(queue->lane, ask_drained, &drain);
-        return drain.result;
-    }
-    /* What a packed ring has used cannot be read off it; such a ring is never shadowed. */
-    if (device_acked(queue->device, SVQ_F_RING_PACKED) ||
-        !queue_guest_ring(queue, queue->device->s.map, &guest))
-        return 1;
-    /* Acquire: pairs with the back-end's release of used.idx. */
-    return __atomic_load_n((uint16_t *)guest.used + 1, __ATOMIC_ACQUIRE) == (uint16_t)base;
-}
-
-static int wait_drained(struct svq_queue *queue, uint32_t base, int64_t deadline)
-{
-    for (unsigned looks = 0;; looks++) {
-        int result = drained(queue, base);
-
-        if (result < 0)
-            report_fault(queue, "backend", "its next index lies outside of what it was given");
-        if (result)
-            return 0;
-        if (svq_now() >= deadline)
-            return -ETIMEDOUT;
-        if (looks < EAGER_LOOKS)
-            svq_fiber_poll(NULL, 0, svq_now());
-        else
-            svq_fiber_sleep(SVQ_MSEC);
-    }
-}
-
-int wire_halt(struct svq_queue *queue, int64_t deadline)
-{
-    struct svq_backend *backend = queue->device->backend;
-    int call = queue->wire == WIRE_SHADOW ? queue->backend_call : queue->call;
-    uint32_t base;
-    int err;
-
-    lane_hold(queue, true);
-    err = backend->ops->get_vring_base(backend, queue->index, call, &base);
-    if (device_backend_did(queue->device, err)) {
-        lane_hold(queue, false);
-        return err;
-    }
-    if (queue->wire == WIRE_SHADOW) {
-        queue->halted = true;
-        queue->halted_at = base;
-        return wait_drained(queue, base, deadline);
-    }
-    err = wait_drained(queue, base, deadline);
-    queue->wire = WIRE_NONE;
-    queue->absorbed = true;
-    queue->base = base;
-    return err;
-}
 
 int wire_resume(struct svq_queue *queue)
 {
     struct wiring w = shadow_wiring(queue, queue->halted_at);
 
     queue->halted = false;
-    lane_hold(queue, false);
+    wire_hold(queue, false);
     return tell(queue, &w);
 }
 
@@ -366,7 +273,7 @@ void wire_dismantle(struct svq_queue *queue)
 
 void wire_break(struct svq_queue *queue, const char *reason)
 {
-    report_fault(queue, "guest", reason);
+    wire_report_fault(queue, "guest", reason);
     wire_halt(queue, svq_now());
     wire_dismantle(queue);
 }

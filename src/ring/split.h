@@ -227,4 +227,13 @@ static inline void split_driver_ask(struct split_ring *r, bool call)
         SPLIT_STORE(*split_used_event(r), r->used_idx);
 }
 
+/* Ask the device not to call, whatever it completes: with EVENT_IDX, an index half a round away. */
+static inline void split_driver_silence(struct split_ring *r)
+{
+    if (r->event_idx)
+        SPLIT_STORE(*split_used_event(r), (uint16_t)(r->used_idx + 0x8000));
+    else
+        SPLIT_STORE(r->avail->flags, SPLIT_AVAIL_F_NO_INTERRUPT);
+}
+
 #endif

@@ -294,7 +294,8 @@ bool svq_relay_arm(struct svq_relay *relay)
     if (relay->fault)
         return false;
     ask_guest(relay, true);
-    split_driver_ask(&relay->backend, true);
+    if (!relay->hold)
+        split_driver_ask(&relay->backend, true);
     /*
      * Pairs with both peers' fences between publishing an index and reading what was asked for:
      * either they see our request and notify, or we see their index here.
@@ -318,6 +319,8 @@ void svq_relay_disarm(struct svq_relay *relay)
 void svq_relay_hold(struct svq_relay *relay, bool hold)
 {
     relay->hold = hold;
+    if (hold && !relay->fault)
+        split_driver_silence(&relay->backend);
 }
 
 int svq_relay_drained(const struct svq_relay *relay, uint16_t base)

@@ -166,9 +166,15 @@ static void put_control(struct msghdr *hdr, union control *control,
     memcpy(CMSG_DATA(c), msg->fds, msg->fd_count * sizeof(int));
 }
 
-int svq_conn_send(int fd, const struct svq_vu_message *msg, int64_t deadline)
+static size_t message_size(const struct svq_vu_message *msg)
 {
-    size_t total = sizeof(msg->header) + msg->header.size, done = 0;
+    return sizeof(msg->header) + msg->header.size;
+}
+
+/* Send what is left of a message of which `done` bytes have gone out. */
+static int send_rest(int fd, const struct svq_vu_message *msg, size_t done, int64_t deadline)
+{
+    size_t total = message_size(msg);
 
     /* Header and payload lie one behind the other in the message, as on the wire. */
     while (done < total) {
@@ -192,4 +198,30 @@ int svq_conn_send(int fd, const struct svq_vu_message *msg, int64_t deadline)
         }
     }
     return 0;
+}
+
+int svq_conn_send(int fd, const struct svq_vu_message *msg, int64_t deadline)
+{
+    return send_rest(fd, msg, 0, deadline);
+}
+
+int svq_conn_send_pair(int fd, const struct svq_vu_message *first,
+                       const struct svq_vu_message *second, int64_t deadline)
+{
+    const struct svq_vu_message *both[] = {first, second};
+    union control control[2];
+    struct iovec iov[2];
+    struct mmsghdr hdrs[2] = {0};
+    int sent, err = 0;
+
+    for (unsigned i = 0; i < 2; i++) {
+        iov[i] = (struct iovec){(void *)both[i], message_size(both[i])};
+        hdrs[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1};
+        put_control(&hdrs[i].msg_hdr, &control[i], both[i]);
+    }
+    sent = sendmmsg(fd, hdrs, 2, MSG_DONTWAIT | MSG_NOSIGNAL);
+    /* Whatever did not go out, an error included, is left to the patient way. */
+    for (int i = 0; i < 2 && !err; i++)
+        err = send_rest(fd, both[i], i < sent ? hdrs[i].msg_len : 0, deadline);
+    return err;
 }

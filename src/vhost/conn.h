@@ -39,4 +39,11 @@ int svq_conn_recv(int fd, struct svq_vu_message *msg, int64_t deadline);
  */
 int svq_conn_send(int fd, const struct svq_vu_message *msg, int64_t deadline);
 
+/**
+ * svq_conn_send_pair() - two messages in one system call, so that a peer that is woken by the first
+ * finds the second as well.
+ */
+int svq_conn_send_pair(int fd, const struct svq_vu_message *first,
+                       const struct svq_vu_message *second, int64_t deadline);
+
 #endif

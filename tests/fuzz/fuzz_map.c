@@ -145,8 +145,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 /* Adjacent, apart, in reverse, at the top of the address space; and questions at all borders. */
 size_t fuzz_seed(unsigned i, uint8_t data[FUZZ_MAX])
 {
-    static const uint16_t gpas[][3] = {
-        {0x000, 0x100, 0x200}, {0x200, 0x100, 0x000}, {0x000, 0x180, 0x300}, {0x4fff, 0x000, 0x300}};
+    static const uint16_t gpas[][3] = {{0x000, 0x100, 0x200},
+                                       {0x200, 0x100, 0x000},
+                                       {0x000, 0x180, 0x300},
+                                       {0x4fff, 0x000, 0x300}};
     static const uint16_t offsets[3] = {0x000, 0x100, 0x201};
     size_t at = 0;
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A relay between a guest and a back-end that both write what they like, in between any two calls.
- * Whatever they do: it touches nothing beside the rings (each part of a ring is an allocation of its
- * own, for AddressSanitizer to see), writes nothing but what is its to write, completes only what is
- * outstanding, and stays stopped after a fault.
+ * Whatever they do: it touches nothing beside the rings (each part of a ring is an allocation of
+ * its own, for AddressSanitizer to see), writes nothing but what is its to write, completes only
+ * what is outstanding, and stays stopped after a fault.
  */
 #include <stdbool.h>
 #include <stdlib.h>
@@ -16,10 +16,10 @@
 #include "fuzz.h"
 #include "kit/split.h"
 
-#define GPA       UINT64_C(0x10000)
-#define SIZE      0x4000u
-#define MAX_NUM   64u
-#define MAX_OPS   300u
+#define GPA     UINT64_C(0x10000)
+#define SIZE    0x4000u
+#define MAX_NUM 64u
+#define MAX_OPS 300u
 
 /* The dirty log lies in the middle of a page that is full of a pattern. */
 #define LOG_OFFSET 100u
@@ -27,9 +27,24 @@
 #define LOG_END    (LOG_OFFSET + LOG_SIZE)
 
 enum op {
-    OP_POLL, OP_ARM, OP_DISARM, OP_HOLD, OP_GO, OP_LOG, OP_NO_LOG, OP_DRAINED, OP_DETACH,
-    OP_GUEST_DESC, OP_GUEST_CHAIN, OP_GUEST_AVAIL, OP_GUEST_TABLE, OP_GUEST_WORD,
-    OP_BACKEND_COMPLETE, OP_BACKEND_USED, OP_BACKEND_WORD, OP_TURN,
+    OP_POLL,
+    OP_ARM,
+    OP_DISARM,
+    OP_HOLD,
+    OP_GO,
+    OP_LOG,
+    OP_NO_LOG,
+    OP_DRAINED,
+    OP_DETACH,
+    OP_GUEST_DESC,
+    OP_GUEST_CHAIN,
+    OP_GUEST_AVAIL,
+    OP_GUEST_TABLE,
+    OP_GUEST_WORD,
+    OP_BACKEND_COMPLETE,
+    OP_BACKEND_USED,
+    OP_BACKEND_WORD,
+    OP_TURN,
     OP_COUNT
 };
 
@@ -190,8 +205,7 @@ static struct kit_desc read_desc(struct stage *s)
     desc.addr = read_gpa(&s->in);
     desc.len = (uint32_t)(kind & 0x80 ? fuzz_number(&s->in, 4) : fuzz_number(&s->in, 1));
     desc.flags = (uint16_t)(kind & 0x40 ? fuzz_number(&s->in, 2) : kind & 7);
-    desc.next = (uint16_t)(kind & 0x20 ? fuzz_number(&s->in, 2)
-                                       : fuzz_number(&s->in, 1) % s->num);
+    desc.next = (uint16_t)(kind & 0x20 ? fuzz_number(&s->in, 2) : fuzz_number(&s->in, 1) % s->num);
     if (desc.flags & KIT_F_INDIRECT && !(kind & 0x10))
         desc.len &= ~15u;
     return desc;
@@ -371,7 +385,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
-/* ---- Seeds: some turns of ordinary traffic, each with other features ----------------------------- */
+/* ---- Seeds: some turns of ordinary traffic, each with other features
+ * ----------------------------- */
 
 size_t fuzz_seed(unsigned i, uint8_t data[FUZZ_MAX])
 {

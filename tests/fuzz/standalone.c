@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Without libFuzzer: run a target over its seeds and over random changes of them, the same ones every
- * time; or over the files on the command line.
+ * Without libFuzzer: run a target over its seeds and over random changes of them, the same ones
+ * every time; or over the files on the command line.
  */
 #include <inttypes.h>
 #include <stdio.h>

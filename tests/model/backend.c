@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The back-end: takes some, completes some, in any order or as IN_ORDER demands, and sleeps when the
- * ring is empty. What it takes is checked against the plain queue.
+ * The back-end: takes some, completes some, in any order or as IN_ORDER demands, and sleeps when
+ * the ring is empty. What it takes is checked against the plain queue.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -31,10 +31,9 @@ static void check_taken(struct world *w, const struct chain *chain, const struct
     for (int i = 0; i < count; i++) {
         const struct kit_buf *sent = &chain->bufs[i];
 
-        model_check(w,
-                    bufs[i].gpa == sent->gpa && bufs[i].len == sent->len &&
-                        bufs[i].write == sent->write,
-                    "chain %llu arrives with another buffer %d", number, i);
+        model_check(
+            w, bufs[i].gpa == sent->gpa && bufs[i].len == sent->len && bufs[i].write == sent->write,
+            "chain %llu arrives with another buffer %d", number, i);
         if (!sent->write)
             model_check(w, model_filled(w, sent, model_value(chain, (unsigned)i, false)),
                         "chain %llu arrives with other bytes", number);
@@ -90,8 +89,7 @@ static uint32_t pick_len(struct world *w, const struct chain *chain)
 static void remove_taken(struct backend *b, unsigned at, unsigned count)
 {
     b->taken_count -= count;
-    memmove(b->taken + at, b->taken + at + count,
-            (b->taken_count - at) * sizeof(b->taken[0]));
+    memmove(b->taken + at, b->taken + at + count, (b->taken_count - at) * sizeof(b->taken[0]));
 }
 
 static void complete_some(struct world *w)

@@ -174,8 +174,8 @@ static void check_done(struct world *w, struct chain *chain, const struct kit_do
         model_check(w, done->len == chain->expected, "chain %llu has %u bytes instead of %u",
                     number, done->len, chain->expected);
     for (unsigned i = 0; i < chain->count; i++)
-        model_check(w, model_filled(w, &chain->bufs[i],
-                                    model_value(chain, i, chain->bufs[i].write)),
+        model_check(w,
+                    model_filled(w, &chain->bufs[i], model_value(chain, i, chain->bufs[i].write)),
                     "chain %llu, buffer %u has other bytes", number, i);
 }
 

@@ -128,6 +128,12 @@ void host_change_log(struct world *w)
     }
 }
 
+void host_change_memory(struct world *w)
+{
+    if (w->host.relay)
+        rings_remap(w, w->host.relay);
+}
+
 /* ---- Turns --------------------------------------------------------------------------------- */
 
 /* Whatever the relay did: has the guest got the completions in the back-end's order? */
@@ -185,6 +191,19 @@ static void disarm(struct world *w)
     account(w, before);
 }
 
+static void wake_up(struct world *w)
+{
+    struct host *h = &w->host;
+
+    h->guest_kick = false;
+    h->backend_call = false;
+    h->hot = true;
+    h->idle = false;
+    if (kit_percent(&w->rng, 90))
+        disarm(w);
+}
+
+/* Turns while hot; after an idle one arm, now or later: others may have their turns in between. */
 static bool shadow_step(struct world *w)
 {
     struct host *h = &w->host;
@@ -192,17 +211,13 @@ static bool shadow_step(struct world *w)
     if (!h->hot) {
         if (!h->guest_kick && !h->backend_call)
             return false;
-        h->guest_kick = false;
-        h->backend_call = false;
-        h->hot = true;
-        if (kit_percent(&w->rng, 90))
-            disarm(w);
-        return true;
-    }
-    if (!(turn(w) & SVQ_RELAY_BUSY) && kit_percent(&w->rng, 40)) {
+        wake_up(w);
+    } else if (!h->idle || kit_percent(&w->rng, 50)) {
+        h->idle = !(turn(w) & SVQ_RELAY_BUSY);
+    } else {
         h->hot = arm(w);
-        if (h->hot && kit_percent(&w->rng, 90))
-            disarm(w);
+        if (h->hot)
+            wake_up(w);
     }
     return true;
 }
@@ -244,6 +259,7 @@ static bool to_shadow_step(struct world *w)
     h->relayed_before = w->queue.relayed = w->queue.completed_count;
     h->bytes = 0;
     h->hot = true;
+    h->idle = false;
     h->guest_kick = b->kick;
     h->backend_call = false;
     b->kick = false;

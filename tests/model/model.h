@@ -72,17 +72,17 @@ struct guest {
     struct kit_driver *driver;
     struct pool cells;
     struct pool bigs;
-    uint64_t goal;   /* chains to offer altogether */
+    uint64_t goal;          /* chains to offer altogether */
     unsigned long_percent;  /* of its chains are long */
     unsigned burst_percent; /* of its turns fill the ring */
-    bool call;       /* its call eventfd */
+    bool call;              /* its call eventfd */
     bool awake;
 };
 
 struct backend {
     struct kit_device *device;
-    bool shadow;               /* on the shadow ring */
-    bool kick;                 /* the kick eventfd of the ring it serves */
+    bool shadow; /* on the shadow ring */
+    bool kick;   /* the kick eventfd of the ring it serves */
     bool awake;
     bool stopping; /* takes no more */
     struct chain **taken;
@@ -96,9 +96,10 @@ enum phase { PHASE_DIRECT, PHASE_TO_SHADOW, PHASE_SHADOW, PHASE_TO_DIRECT };
 struct host {
     enum phase phase;
     struct svq_relay *relay;
-    bool guest_kick;   /* eventfds that svqd watches while it shadows */
+    bool guest_kick; /* eventfds that svqd watches while it shadows */
     bool backend_call;
     bool hot;
+    bool idle;       /* its last turn moved nothing */
     bool base_known; /* the back-end has answered GET_VRING_BASE */
     uint16_t base;
     uint64_t relayed_before; /* queue.relayed when this relay started */
@@ -137,10 +138,10 @@ struct world {
 /* Print what went wrong and the command that repeats it; exit. */
 void model_fail(const struct world *w, const char *format, ...)
     __attribute__((noreturn, format(printf, 2, 3)));
-#define model_check(w, condition, ...)                                                             \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            model_fail(w, __VA_ARGS__);                                                            \
+#define model_check(w, condition, ...)  \
+    do {                                \
+        if (!(condition))               \
+            model_fail(w, __VA_ARGS__); \
     } while (0)
 
 /* The bytes that belong at the ends of a buffer; what lies between is left out for speed. */
@@ -172,6 +173,8 @@ bool host_step(struct world *w);
 void host_toggle(struct world *w);
 /* Something random about the dirty log. */
 void host_change_log(struct world *w);
+/* A new memory table with the same memory in it. */
+void host_change_memory(struct world *w);
 /* Notifications of the guest and the back-end, to whoever listens now. */
 void host_guest_kicks(struct world *w);
 void host_backend_calls(struct world *w);
@@ -182,6 +185,8 @@ void rings_init(struct world *w);
 void rings_free(struct world *w);
 struct kit_device *rings_device(struct world *w, bool shadow, uint16_t base);
 struct svq_relay *rings_relay(struct world *w, uint16_t base);
+/* Map guest memory anew and give the relay its ring there. */
+void rings_remap(struct world *w, struct svq_relay *relay);
 /* What the relay has written in the guest's ring between the two calls; see host.c. */
 struct ring_mark {
     uint16_t used;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The model test's main: scenarios one after the other, each with a ring size, features and habits of
- * its own, all drawn from its seed. Scenario i of a run has seed S + i; a failure prints the command
- * that runs just that one.
+ * The model test's main: scenarios one after the other, each with a ring size, features and habits
+ * of its own, all drawn from its seed. Scenario i of a run has seed S + i; a failure prints the
+ * command that runs just that one.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -130,8 +130,8 @@ static bool step(struct world *w)
 }
 
 /*
- * Nothing new is offered, and everybody goes on by notifications alone until all are asleep. Whatever
- * is not back by then, nobody would ever have brought.
+ * Nothing new is offered, and everybody goes on by notifications alone until all are asleep.
+ * Whatever is not back by then, nobody would ever have brought.
  */
 static void quiesce(struct world *w)
 {
@@ -178,6 +178,8 @@ static void scenario_run(struct world *w)
             quiesce(w);
         else if (draw < 36)
             spurious_notifications(w);
+        else if (draw < 37)
+            host_change_memory(w);
     }
     quiesce(w);
     w->totals->chains += w->queue.reaped;

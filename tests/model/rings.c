@@ -46,8 +46,8 @@ struct kit_device *rings_device(struct world *w, bool shadow, uint16_t base)
 {
     struct rings *r = w->rings;
 
-    kit_split_device_init(&r->device, w->memory->map, shadow ? &r->shadow : &r->guest,
-                          w->features, base);
+    kit_split_device_init(&r->device, w->memory->map, shadow ? &r->shadow : &r->guest, w->features,
+                          base);
     return &r->device.device;
 }
 
@@ -66,6 +66,21 @@ struct svq_relay *rings_relay(struct world *w, uint16_t base)
 
     model_check(w, err == 0, "svq_relay_new() returns %d", err);
     return relay;
+}
+
+void rings_remap(struct world *w, struct svq_relay *relay)
+{
+    struct svq_region region = *svq_map_region(w->memory->map, 0);
+    struct svq_split_mem guest;
+    struct svq_map *map = NULL;
+
+    kit_require(svq_map_new(&region, 1, NULL, &map) == 0);
+    guest.desc = svq_map_gpa(map, DESC, svq_split_desc_size(w->num));
+    guest.avail = svq_map_gpa(map, AVAIL, svq_split_avail_size(w->num));
+    guest.used = svq_map_gpa(map, USED, svq_split_used_size(w->num));
+    kit_require(guest.desc && guest.avail && guest.used);
+    svq_relay_set_guest(relay, &guest, map);
+    svq_map_unref(map);
 }
 
 struct ring_mark rings_mark(const struct world *w)

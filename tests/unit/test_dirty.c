@@ -366,8 +366,8 @@ static void test_used_ring(void **state)
         expect_bufs(s, bufs, 2);
         /* An entry may hold the same bytes as before: written all the same. */
         expect_range(s, RIG_USED + 2, 2);
-        expect_range(s, RIG_USED + 4 + 8 * (uint64_t)((uint16_t)(rig->guest.used->idx - 1) %
-                                                      rig->num), 8);
+        expect_range(
+            s, RIG_USED + 4 + 8 * (uint64_t)((uint16_t)(rig->guest.used->idx - 1) % rig->num), 8);
         expect_changes_of_used(s);
         check_log(s, &s->log);
         rig_expect_done(rig, round, 64);
@@ -548,19 +548,15 @@ static void test_arming_beyond_the_log(void **state)
 
 int main(void)
 {
-#define BOTH(name)                                                                                 \
-    {                                                                                              \
-        #name, name, setup, teardown, NULL                                                         \
-    },                                                                                             \
-    {                                                                                              \
-        #name "_events", name, setup_events, teardown, NULL                                        \
+#define BOTH(name)                                          \
+    {#name, name, setup, teardown, NULL},                   \
+    {                                                       \
+#name "_events", name, setup_events, teardown, NULL \
     }
-#define LARGE(name)                                                                                \
-    {                                                                                              \
-        #name "_large", name, setup_large, teardown, NULL                                          \
-    },                                                                                             \
-    {                                                                                              \
-        #name "_large_events", name, setup_large_events, teardown, NULL                            \
+#define LARGE(name)                                                     \
+    {#name "_large", name, setup_large, teardown, NULL},                \
+    {                                                                   \
+#name "_large_events", name, setup_large_events, teardown, NULL \
     }
     const struct CMUnitTest tests[] = {
         BOTH(test_the_writable_part),

@@ -7,181 +7,13 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
-#include <shadowvq/relay.h>
-#include <shadowvq/vhost_user.h>
 
-#include "engine/engine.h"
-#include "kit/traffic.h"
-
-#define EVENT_IDX SVQ_BIT(SVQ_F_EVENT_IDX)
-
-/* Guest memory of one queue: the ring's parts, then a page of buffers for each chain. */
-#define GPA     UINT64_C(0x40000000)
-#define BUFFERS (GPA + 0x40000)
-#define SIZE    UINT64_C(0x800000)
-
-/* ThreadSanitizer slows everything down by an order of magnitude. */
-#if defined(__SANITIZE_THREAD__)
-#define SLOWER 10
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define SLOWER 10
-#endif
-#endif
-#ifndef SLOWER
-#define SLOWER 1
-#endif
-
-/* One queue with everything around it. */
-struct queue {
-    struct kit_memory memory;
-    struct kit_split ring;
-    struct kit_split shadow;
-    void *shadow_memory;
-    struct traffic_guest guest;
-    struct traffic_backend backend;
-    struct svq_relay *relay;
-    struct svq_lane *lane;
-    int guest_kick, guest_call, backend_kick, backend_call;
-    unsigned faults;
-};
-
-static void count_fault(void *opaque)
-{
-    struct queue *q = opaque;
-
-    q->faults++;
-}
-
-static void queue_init(struct queue *q, unsigned num, uint64_t features, uint64_t chains)
-{
-    memset(q, 0, sizeof(*q));
-    kit_memory_init(&q->memory, GPA, SIZE);
-    kit_split_at(&q->ring, num, kit_memory_at(&q->memory, GPA, 16 * num),
-                 kit_memory_at(&q->memory, GPA + 0x10000, 6 + 2 * num),
-                 kit_memory_at(&q->memory, GPA + 0x20000, 6 + 8 * num));
-    kit_require(!posix_memalign(&q->shadow_memory, 4096, 0x40000));
-    kit_split_at(&q->shadow, num, q->shadow_memory, (char *)q->shadow_memory + 0x10000,
-                 (char *)q->shadow_memory + 0x20000);
-    q->guest_kick = traffic_event();
-    q->guest_call = traffic_event();
-    q->backend_kick = traffic_event();
-    q->backend_call = traffic_event();
-    q->guest = (struct traffic_guest){
-        .memory = &q->memory,
-        .ring = q->ring,
-        .features = features,
-        .base = 65500,
-        .buffers = BUFFERS,
-        .chains = chains,
-        .depth = num / 2,
-        .batch = num / 2,
-        .call = {q->guest_call, -1},
-        .seed = 1,
-        .kick = q->guest_kick,
-    };
-    traffic_guest_init(&q->guest);
-}
-
-static void queue_free(struct queue *q)
-{
-    traffic_guest_free(&q->guest);
-    kit_memory_free(&q->memory);
-    free(q->shadow_memory);
-    close(q->guest_kick);
-    close(q->guest_call);
-    close(q->backend_kick);
-    close(q->backend_call);
-}
-
-static void make_relay(struct queue *q, uint16_t base)
-{
-    struct svq_relay_config config = {
-        .num = q->ring.num,
-        .features = q->guest.features,
-        .guest = kit_split_mem(&q->ring),
-        .backend = kit_split_mem(&q->shadow),
-        .base = base,
-        .map = q->memory.map,
-    };
-
-    assert_int_equal(svq_relay_new(&config, &q->relay), 0);
-}
-
-static void make_lane(struct queue *q, struct svq_engine *engine)
-{
-    struct svq_lane_config config = {
-        .relay = q->relay,
-        .guest_kick = q->guest_kick,
-        .guest_call = q->guest_call,
-        .backend_kick = q->backend_kick,
-        .backend_call = q->backend_call,
-        .fault = count_fault,
-        .opaque = q,
-    };
-
-    assert_int_equal(svq_lane_new(engine, &config, &q->lane), 0);
-}
-
-static void start_backend(struct queue *q, bool shadow, uint16_t base, bool greedy)
-{
-    q->backend.memory = &q->memory;
-    q->backend.ring = shadow ? q->shadow : q->ring;
-    q->backend.features = q->guest.features;
-    q->backend.base = base;
-    q->backend.kick = shadow ? q->backend_kick : q->guest_kick;
-    q->backend.call = shadow ? q->backend_call : q->guest_call;
-    q->backend.seed = 2;
-    q->backend.greedy = greedy;
-    traffic_backend_start(&q->backend);
-}
-
-static void start_shadow(struct queue *q, struct svq_engine *engine, uint16_t base, bool greedy)
-{
-    make_relay(q, base);
-    start_backend(q, true, 0, greedy);
-    make_lane(q, engine);
-}
-
-/* Return: what the relay counted. */
-static struct svq_relay_stats drop_lane(struct queue *q)
-{
-    struct svq_relay_stats stats;
-
-    svq_lane_free(q->lane);
-    svq_relay_stats(q->relay, &stats);
-    svq_relay_free(q->relay);
-    q->lane = NULL;
-    q->relay = NULL;
-    return stats;
-}
-
-static void expect_clean(struct queue *q)
-{
-    if (q->guest.stalled)
-        fail_msg("stalled after %llu of %llu chains: a notification was lost",
-                 (unsigned long long)q->guest.done, (unsigned long long)q->guest.chains);
-    assert_int_equal(q->guest.errors, 0);
-    assert_int_equal(q->backend.errors, 0);
-    assert_int_equal(q->guest.done, q->guest.chains);
-    assert_int_equal(q->faults, 0);
-}
-
-static struct svq_engine *new_engine(unsigned workers, unsigned poll_us)
-{
-    struct svq_engine *engine = NULL;
-
-    assert_int_equal(svq_engine_new(workers, poll_us, &engine), 0);
-    assert_non_null(engine);
-    return engine;
-}
+#include "kit/lane.h"
 
 /* ---- Life ---------------------------------------------------------------------------------- */
 
@@ -191,7 +23,7 @@ static void test_starts_and_stops(void **state)
 
     (void)state;
     for (unsigned workers = 1; workers <= 4; workers++) {
-        struct svq_engine *engine = new_engine(workers, 50);
+        struct svq_engine *engine = queue_new_engine(workers, 50);
 
         assert_int_equal(svq_engine_workers(engine), workers);
         assert_true(svq_engine_fault_fd(engine) >= 0);
@@ -202,28 +34,28 @@ static void test_starts_and_stops(void **state)
 
 static void test_lanes_spread_over_workers(void **state)
 {
-    struct svq_engine *engine = new_engine(2, 0);
+    struct svq_engine *engine = queue_new_engine(2, 0);
     struct queue queues[4];
     unsigned fds, on_first = 0;
 
     (void)state;
     for (unsigned i = 0; i < 4; i++) {
         queue_init(&queues[i], 16, 0, 1);
-        make_relay(&queues[i], 65500);
+        queue_make_relay(&queues[i], QUEUE_BASE);
     }
     fds = kit_open_fds();
     for (unsigned i = 0; i < 4; i++) {
-        make_lane(&queues[i], engine);
+        queue_make_lane(&queues[i], engine);
         on_first += svq_lane_worker(queues[i].lane) == 0;
     }
     assert_int_equal(on_first, 2);
     /* The place that comes free is the next one's. */
     svq_lane_free(queues[1].lane);
     unsigned gap = svq_lane_worker(queues[0].lane) ^ 1;
-    make_lane(&queues[1], engine);
+    queue_make_lane(&queues[1], engine);
     assert_int_equal(svq_lane_worker(queues[1].lane), gap);
     for (unsigned i = 0; i < 4; i++)
-        drop_lane(&queues[i]);
+        queue_drop_lane(&queues[i]);
     assert_int_equal(kit_open_fds(), fds);
     svq_engine_free(engine);
     for (unsigned i = 0; i < 4; i++)
@@ -235,18 +67,18 @@ static void test_lanes_spread_over_workers(void **state)
 /* One chain at a time: everybody falls asleep in every round, many thousand times. */
 static void ping_pong(uint64_t features, unsigned poll_us, uint64_t rounds)
 {
-    struct svq_engine *engine = new_engine(1, poll_us);
+    struct svq_engine *engine = queue_new_engine(1, poll_us);
     struct svq_relay_stats stats;
     struct queue q;
 
     queue_init(&q, 8, features, rounds / SLOWER);
     q.guest.depth = 1;
-    start_shadow(&q, engine, 65500, true);
+    queue_start_shadow(&q, engine, QUEUE_BASE, true);
     traffic_guest_start(&q.guest);
     traffic_guest_join(&q.guest);
-    expect_clean(&q);
+    queue_expect_clean(&q);
     traffic_backend_stop(&q.backend);
-    stats = drop_lane(&q);
+    stats = queue_drop_lane(&q);
     assert_int_equal(stats.chains, rounds / SLOWER);
     queue_free(&q);
     svq_engine_free(engine);
@@ -275,13 +107,13 @@ static void test_ping_pong_with_polling(void **state)
 /* Many queues, deep and shallow, on fewer workers; completions in any order. */
 static void load(unsigned workers, unsigned poll_us, uint64_t chains)
 {
-    struct svq_engine *engine = new_engine(workers, poll_us);
+    struct svq_engine *engine = queue_new_engine(workers, poll_us);
     struct queue queues[3];
 
     for (unsigned i = 0; i < 3; i++) {
         queue_init(&queues[i], i ? 256 : 4, i & 1 ? EVENT_IDX : 0, chains / SLOWER);
         queues[i].guest.seed = i;
-        start_shadow(&queues[i], engine, 65500, i < 2);
+        queue_start_shadow(&queues[i], engine, QUEUE_BASE, i < 2);
     }
     for (unsigned i = 0; i < 3; i++)
         traffic_guest_start(&queues[i].guest);
@@ -289,9 +121,9 @@ static void load(unsigned workers, unsigned poll_us, uint64_t chains)
         struct svq_relay_stats stats;
 
         traffic_guest_join(&queues[i].guest);
-        expect_clean(&queues[i]);
+        queue_expect_clean(&queues[i]);
         traffic_backend_stop(&queues[i].backend);
-        stats = drop_lane(&queues[i]);
+        stats = queue_drop_lane(&queues[i]);
         assert_int_equal(stats.chains, chains / SLOWER);
         assert_int_equal(stats.bytes, 24 * (chains / SLOWER));
         queue_free(&queues[i]);
@@ -330,14 +162,14 @@ static void look(struct svq_relay *relay, void *arg)
 
 static void test_calls_run_on_the_worker(void **state)
 {
-    struct svq_engine *engine = new_engine(1, 0);
+    struct svq_engine *engine = queue_new_engine(1, 0);
     struct seen seen = {0};
     struct queue q;
     pthread_t first;
 
     (void)state;
     queue_init(&q, 64, EVENT_IDX, 30000 / SLOWER);
-    start_shadow(&q, engine, 65500, true);
+    queue_start_shadow(&q, engine, QUEUE_BASE, true);
     svq_lane_call(q.lane, look, &seen);
     assert_int_equal(seen.calls, 1); /* when it returns, it has run */
     first = seen.thread;
@@ -356,10 +188,10 @@ static void test_calls_run_on_the_worker(void **state)
                          seen.state.in_flight);
     }
     traffic_guest_join(&q.guest);
-    expect_clean(&q);
+    queue_expect_clean(&q);
     assert_true(seen.calls > 10);
     traffic_backend_stop(&q.backend);
-    drop_lane(&q);
+    queue_drop_lane(&q);
     queue_free(&q);
     svq_engine_free(engine);
 }
@@ -367,7 +199,7 @@ static void test_calls_run_on_the_worker(void **state)
 /* Interrupt masking: the guest's call fd changes all the time, and sometimes there is none. */
 static void test_call_fd_changes(void **state)
 {
-    struct svq_engine *engine = new_engine(1, 0);
+    struct svq_engine *engine = queue_new_engine(1, 0);
     int other = traffic_event();
     struct queue q;
 
@@ -375,7 +207,7 @@ static void test_call_fd_changes(void **state)
     queue_init(&q, 16, 0, 20000 / SLOWER);
     q.guest.depth = 2;
     q.guest.call[1] = other;
-    start_shadow(&q, engine, 65500, true);
+    queue_start_shadow(&q, engine, QUEUE_BASE, true);
     traffic_guest_start(&q.guest);
     for (unsigned i = 0; q.guest.done < q.guest.chains && !q.guest.stalled; i++) {
         if (i % 3 == 2) {
@@ -388,9 +220,9 @@ static void test_call_fd_changes(void **state)
         }
     }
     traffic_guest_join(&q.guest);
-    expect_clean(&q);
+    queue_expect_clean(&q);
     traffic_backend_stop(&q.backend);
-    drop_lane(&q);
+    queue_drop_lane(&q);
     queue_free(&q);
     svq_engine_free(engine);
     close(other);
@@ -398,7 +230,7 @@ static void test_call_fd_changes(void **state)
 
 static void test_kick_fd_changes(void **state)
 {
-    struct svq_engine *engine = new_engine(1, 0);
+    struct svq_engine *engine = queue_new_engine(1, 0);
     struct queue q;
     int kicks[2], at = 0;
 
@@ -407,7 +239,7 @@ static void test_kick_fd_changes(void **state)
     q.guest.depth = 2;
     kicks[0] = q.guest_kick;
     kicks[1] = traffic_event();
-    start_shadow(&q, engine, 65500, true);
+    queue_start_shadow(&q, engine, QUEUE_BASE, true);
     traffic_guest_start(&q.guest);
     while (q.guest.done < q.guest.chains && !q.guest.stalled) {
         at = !at;
@@ -415,9 +247,9 @@ static void test_kick_fd_changes(void **state)
         assert_int_equal(svq_lane_set_guest_kick(q.lane, kicks[at]), 0);
     }
     traffic_guest_join(&q.guest);
-    expect_clean(&q);
+    queue_expect_clean(&q);
     traffic_backend_stop(&q.backend);
-    drop_lane(&q);
+    queue_drop_lane(&q);
     q.guest_kick = kicks[0];
     queue_free(&q);
     close(kicks[1]);
@@ -442,7 +274,8 @@ static void ask_drained(struct svq_relay *relay, void *arg)
     drain->result = svq_relay_drained(relay, drain->base);
 }
 
-/* From the shadow back to the guest's own ring, as the switch does it. Return: the guest's index. */
+/* From the shadow back to the guest's own ring, as the switch does it. Return: the guest's index.
+ */
 static uint16_t leave_shadow(struct queue *q)
 {
     struct drain drain = {0};
@@ -466,30 +299,30 @@ static uint16_t leave_shadow(struct queue *q)
 
 static void test_switches_under_load(void **state)
 {
-    struct svq_engine *engine = new_engine(1, 10);
+    struct svq_engine *engine = queue_new_engine(1, 10);
     struct timespec pause = {0, 2000000};
     unsigned switches = 0;
-    uint16_t base = 65500;
+    uint16_t base = QUEUE_BASE;
     struct queue q;
 
     (void)state;
     queue_init(&q, 64, EVENT_IDX, 400000 / SLOWER);
-    start_backend(&q, false, base, true);
+    queue_start_backend(&q, false, base, true);
     traffic_guest_start(&q.guest);
     while (q.guest.done < q.guest.chains && !q.guest.stalled) {
         nanosleep(&pause, NULL);
         base = traffic_backend_stop(&q.backend);
-        start_shadow(&q, engine, base, switches & 1);
+        queue_start_shadow(&q, engine, base, switches & 1);
         traffic_ring(q.guest_kick);
         traffic_ring(q.guest_call);
         nanosleep(&pause, NULL);
         base = leave_shadow(&q);
-        start_backend(&q, false, base, true);
+        queue_start_backend(&q, false, base, true);
         switches++;
     }
     traffic_guest_join(&q.guest);
     traffic_backend_stop(&q.backend);
-    expect_clean(&q);
+    queue_expect_clean(&q);
     assert_true(switches > 2);
     queue_free(&q);
     svq_engine_free(engine);
@@ -498,23 +331,20 @@ static void test_switches_under_load(void **state)
 /* A turn by hand, for a guest that never kicks. */
 static void test_turn(void **state)
 {
-    struct svq_engine *engine = new_engine(1, 0);
-    struct kit_buf buf = {BUFFERS, 8, false};
-    struct kit_chain chain = {&buf, 1, 1, 0, false, &buf};
+    struct svq_engine *engine = queue_new_engine(1, 0);
     struct queue q;
 
     (void)state;
     queue_init(&q, 8, 0, 1);
-    make_relay(&q, 65500);
-    make_lane(&q, engine);
+    queue_make_relay(&q, QUEUE_BASE);
+    queue_make_lane(&q, engine);
     usleep(20000); /* it falls asleep */
-    kit_require(q.guest.driver.driver.ops->add(&q.guest.driver.driver, &chain));
-    q.guest.driver.driver.ops->publish(&q.guest.driver.driver);
+    queue_offer(&q);
     usleep(20000);
     assert_int_equal(kit_get16(&q.shadow.avail->idx), 0);
     svq_lane_turn(q.lane);
     assert_int_equal(kit_get16(&q.shadow.avail->idx), 1);
-    drop_lane(&q);
+    queue_drop_lane(&q);
     queue_free(&q);
     svq_engine_free(engine);
 }
@@ -530,20 +360,20 @@ static bool readable(int fd, int ms)
 
 static void test_a_fault_stays_where_it_happened(void **state)
 {
-    struct svq_engine *engine = new_engine(1, 0);
+    struct svq_engine *engine = queue_new_engine(1, 0);
     struct queue good, bad;
     const char *reason;
 
     (void)state;
     queue_init(&good, 64, EVENT_IDX, 50000 / SLOWER);
     queue_init(&bad, 64, EVENT_IDX, 1);
-    start_shadow(&good, engine, 65500, true);
-    make_relay(&bad, 65500);
-    make_lane(&bad, engine);
+    queue_start_shadow(&good, engine, QUEUE_BASE, true);
+    queue_make_relay(&bad, QUEUE_BASE);
+    queue_make_lane(&bad, engine);
     traffic_guest_start(&good.guest);
     assert_false(readable(svq_engine_fault_fd(engine), 0));
     svq_engine_faults(engine);
-    kit_set16(&bad.ring.avail->idx, (uint16_t)(65500 + 65));
+    kit_set16(&bad.ring.avail->idx, (uint16_t)(QUEUE_BASE + 65));
     traffic_ring(bad.guest_kick);
     assert_true(readable(svq_engine_fault_fd(engine), TRAFFIC_STALL_MS));
     assert_int_equal(bad.faults, 0); /* not on the worker */
@@ -558,12 +388,12 @@ static void test_a_fault_stays_where_it_happened(void **state)
     svq_engine_faults(engine);
     assert_int_equal(bad.faults, 1);
     traffic_guest_join(&good.guest);
-    expect_clean(&good);
+    queue_expect_clean(&good);
     traffic_backend_stop(&good.backend);
     svq_lane_free(bad.lane);
     assert_int_equal(svq_relay_fault(bad.relay, &reason), SVQ_SIDE_GUEST);
     svq_relay_free(bad.relay);
-    drop_lane(&good);
+    queue_drop_lane(&good);
     queue_free(&good);
     queue_free(&bad);
     svq_engine_free(engine);
@@ -571,17 +401,17 @@ static void test_a_fault_stays_where_it_happened(void **state)
 
 static void test_a_faulted_lane_goes_before_it_is_reported(void **state)
 {
-    struct svq_engine *engine = new_engine(2, 0);
+    struct svq_engine *engine = queue_new_engine(2, 0);
     struct queue bad;
 
     (void)state;
     queue_init(&bad, 64, 0, 1);
-    make_relay(&bad, 65500);
-    make_lane(&bad, engine);
+    queue_make_relay(&bad, QUEUE_BASE);
+    queue_make_lane(&bad, engine);
     kit_set16(&bad.shadow.used->idx, 9);
     traffic_ring(bad.backend_call);
     assert_true(readable(svq_engine_fault_fd(engine), TRAFFIC_STALL_MS));
-    drop_lane(&bad);
+    queue_drop_lane(&bad);
     svq_engine_faults(engine);
     assert_int_equal(bad.faults, 0);
     queue_free(&bad);
@@ -602,21 +432,16 @@ static uint64_t cpu_us(void)
 /* Once poll-us is over an idle queue costs nothing, whatever it has in flight. */
 static void test_idle_sleeps(void **state)
 {
-    struct svq_engine *engine = new_engine(2, 50);
-    struct kit_buf buf = {BUFFERS, 8, false};
-    struct kit_chain chain = {&buf, 1, 1, 0, false, &buf};
+    struct svq_engine *engine = queue_new_engine(2, 50);
     struct queue queues[4];
     uint64_t before;
 
     (void)state;
     for (unsigned i = 0; i < 4; i++) {
-        struct kit_driver *driver = &queues[i].guest.driver.driver;
-
         queue_init(&queues[i], 64, i & 1 ? EVENT_IDX : 0, 1);
-        make_relay(&queues[i], 65500);
-        make_lane(&queues[i], engine);
-        kit_require(driver->ops->add(driver, &chain));
-        driver->ops->publish(driver);
+        queue_make_relay(&queues[i], QUEUE_BASE);
+        queue_make_lane(&queues[i], engine);
+        queue_offer(&queues[i]);
         traffic_ring(queues[i].guest_kick);
     }
     usleep(50000);
@@ -625,7 +450,7 @@ static void test_idle_sleeps(void **state)
     assert_in_range(cpu_us() - before, 0, 25000);
     for (unsigned i = 0; i < 4; i++) {
         assert_int_equal(kit_get16(&queues[i].shadow.avail->idx), 1);
-        drop_lane(&queues[i]);
+        queue_drop_lane(&queues[i]);
         queue_free(&queues[i]);
     }
     svq_engine_free(engine);
@@ -634,26 +459,23 @@ static void test_idle_sleeps(void **state)
 /* With work that a hold keeps back there is nothing to do either. */
 static void test_held_sleeps(void **state)
 {
-    struct svq_engine *engine = new_engine(1, 50);
-    struct kit_buf buf = {BUFFERS, 8, false};
-    struct kit_chain chain = {&buf, 1, 1, 0, false, &buf};
+    struct svq_engine *engine = queue_new_engine(1, 50);
     struct queue q;
     uint64_t before;
 
     (void)state;
     queue_init(&q, 64, EVENT_IDX, 1);
-    make_relay(&q, 65500);
+    queue_make_relay(&q, QUEUE_BASE);
     svq_relay_hold(q.relay, true);
-    make_lane(&q, engine);
-    kit_require(q.guest.driver.driver.ops->add(&q.guest.driver.driver, &chain));
-    q.guest.driver.driver.ops->publish(&q.guest.driver.driver);
+    queue_make_lane(&q, engine);
+    queue_offer(&q);
     traffic_ring(q.guest_kick);
     usleep(50000);
     before = cpu_us();
     usleep(300000);
     assert_in_range(cpu_us() - before, 0, 20000);
     assert_int_equal(kit_get16(&q.shadow.avail->idx), 0);
-    drop_lane(&q);
+    queue_drop_lane(&q);
     queue_free(&q);
     svq_engine_free(engine);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Each rule of a split ring, broken once: the relay says whose fault it is, stops, and neither passes
- * on what is wrong nor takes back what was right.
+ * Each rule of a split ring, broken once: the relay says whose fault it is, stops, and neither
+ * passes on what is wrong nor takes back what was right.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -65,8 +65,8 @@ static void offer_head(struct rig *rig, unsigned head)
 }
 
 /*
- * The chain at head 0 is refused. A good one before it, in the same turn, has been passed on or not;
- * the bad one never is.
+ * The chain at head 0 is refused. A good one before it, in the same turn, has been passed on or
+ * not; the bad one never is.
  */
 static void expect_refused(struct rig *rig)
 {
@@ -276,7 +276,8 @@ static void check_bytes(struct rig *rig, uint32_t last, bool good)
     uint64_t high = UINT64_C(1) << 36;
 
     regions[0] = *svq_map_region(rig->memory.map, 0);
-    regions[1] = (struct svq_region){high, UINT64_C(3) << 30, 0x1000, 0, kit_file(UINT64_C(3) << 30)};
+    regions[1] =
+        (struct svq_region){high, UINT64_C(3) << 30, 0x1000, 0, kit_file(UINT64_C(3) << 30)};
     assert_int_equal(svq_map_new(regions, 2, rig->memory.map, &map), 0);
     close(regions[1].fd);
     svq_relay_set_guest(rig->relay, &guest, map);
@@ -303,7 +304,8 @@ static void test_too_many_bytes(void **state)
     check_bytes(*state, 2, false);
 }
 
-/* ---- The guest's indirect tables --------------------------------------------------------------- */
+/* ---- The guest's indirect tables ---------------------------------------------------------------
+ */
 
 static void check_indirect(struct rig *rig, uint64_t addr, uint32_t len, unsigned flags)
 {
@@ -400,12 +402,13 @@ static void test_indirect_of_too_many_entries(void **state)
     struct rig *rig = *state;
 
     for (unsigned i = 0; i < 4096; i++)
-        table(rig)[i] = (struct kit_desc){RIG_DATA, 1, i < 4095 ? KIT_F_NEXT : 0,
-                                          (uint16_t)(i + 1)};
+        table(rig)[i] =
+            (struct kit_desc){RIG_DATA, 1, i < 4095 ? KIT_F_NEXT : 0, (uint16_t)(i + 1)};
     check_indirect(rig, RIG_TABLES, 4096 * 16, 0);
 }
 
-/* ---- The back-end ------------------------------------------------------------------------------ */
+/* ---- The back-end ------------------------------------------------------------------------------
+ */
 
 /* Three chains out, the last of them completed properly. Return: the ids still out. */
 static void three_out(struct rig *rig, uint16_t ids[3])

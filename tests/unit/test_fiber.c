@@ -1,95 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Fibers: who runs when, what wakes whom, and that nothing waits longer than it must. */
 #include <errno.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-#include "event/fiber.h"
-#include "kit/memory.h"
-
-static struct svq_loop *loop;
-static char trail[256]; /* what happened, a letter each */
-static unsigned fds_before;
-
-static void mark(char letter)
-{
-    size_t len = strlen(trail);
-
-    kit_require(len + 1 < sizeof(trail));
-    trail[len] = letter;
-    trail[len + 1] = '\0';
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    trail[0] = '\0';
-    fds_before = kit_open_fds();
-    return svq_loop_new(&loop);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    svq_loop_free(loop);
-    assert_int_equal(kit_open_fds(), fds_before);
-    return 0;
-}
-
-static struct svq_fiber *spawn(void (*fn)(void *arg), void *arg)
-{
-    struct svq_fiber *fiber = NULL;
-
-    kit_require(svq_fiber_spawn(loop, "test", fn, arg, &fiber) == 0);
-    kit_require(fiber != NULL);
-    return fiber;
-}
-
-static void run(void)
-{
-    assert_null(svq_fiber_self());
-    assert_int_equal(svq_loop_run(loop), 0);
-    assert_null(svq_fiber_self());
-}
-
-static int new_event(void)
-{
-    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-
-    kit_require(fd >= 0);
-    return fd;
-}
-
-static void ring(int fd)
-{
-    uint64_t one = 1;
-
-    kit_require(write(fd, &one, sizeof(one)) == sizeof(one));
-}
-
-static bool hush(int fd)
-{
-    uint64_t count;
-
-    return read(fd, &count, sizeof(count)) == sizeof(count);
-}
-
-static int poll_one(int fd, int64_t deadline)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN, .revents = 0x7fff};
-
-    return svq_fiber_poll(&p, 1, deadline);
-}
+#include "kit/fibers.h"
 
 /* ---- Clock -------------------------------------------------------------------------------- */
 
@@ -111,7 +31,7 @@ static void test_deadlines_saturate(void **state)
 static void test_no_fibers(void **state)
 {
     (void)state;
-    run();
+    fibers_run();
 }
 
 struct letter {
@@ -124,7 +44,7 @@ static void leave_letter(void *arg)
     struct letter *l = arg;
 
     l->self = svq_fiber_self();
-    mark(l->letter);
+    fibers_mark(l->letter);
 }
 
 static void test_runs_in_order_of_birth(void **state)
@@ -134,10 +54,10 @@ static void test_runs_in_order_of_birth(void **state)
 
     (void)state;
     for (unsigned i = 0; i < 3; i++)
-        fibers[i] = spawn(leave_letter, &letters[i]);
-    assert_string_equal(trail, ""); /* nobody runs outside of the loop */
-    run();
-    assert_string_equal(trail, "abc");
+        fibers[i] = fibers_spawn(leave_letter, &letters[i]);
+    assert_string_equal(fibers_trail, ""); /* nobody runs outside of the fibers_loop */
+    fibers_run();
+    assert_string_equal(fibers_trail, "abc");
     for (unsigned i = 0; i < 3; i++)
         assert_ptr_equal(letters[i].self, fibers[i]);
 }
@@ -147,21 +67,21 @@ static void spawn_children(void *arg)
     static struct letter letters[2] = {{'x', NULL}, {'y', NULL}};
 
     (void)arg;
-    mark('(');
-    spawn(leave_letter, &letters[0]);
-    kit_require(svq_fiber_spawn(loop, "test", leave_letter, &letters[1], NULL) == 0);
-    mark('.');
+    fibers_mark('(');
+    fibers_spawn(leave_letter, &letters[0]);
+    kit_require(svq_fiber_spawn(fibers_loop, "test", leave_letter, &letters[1], NULL) == 0);
+    fibers_mark('.');
     /* The children run while the parent waits. */
     svq_fiber_sleep(SVQ_MSEC);
-    mark(')');
+    fibers_mark(')');
 }
 
 static void test_a_fiber_spawns_others(void **state)
 {
     (void)state;
-    spawn(spawn_children, NULL);
-    run();
-    assert_string_equal(trail, "(.xy)");
+    fibers_spawn(spawn_children, NULL);
+    fibers_run();
+    assert_string_equal(fibers_trail, "(.xy)");
 }
 
 static unsigned births;
@@ -172,7 +92,8 @@ static void spawn_one_more(void *arg)
 
     births++;
     if (left)
-        kit_require(!svq_fiber_spawn(loop, "test", spawn_one_more, (void *)(left - 1), NULL));
+        kit_require(
+            !svq_fiber_spawn(fibers_loop, "test", spawn_one_more, (void *)(left - 1), NULL));
 }
 
 /* Generations: the dead must make room, or this takes 5 GiB of stacks. */
@@ -180,8 +101,8 @@ static void test_generations(void **state)
 {
     (void)state;
     births = 0;
-    spawn(spawn_one_more, (void *)20000);
-    run();
+    fibers_spawn(spawn_one_more, (void *)20000);
+    fibers_run();
     assert_int_equal(births, 20001);
 }
 
@@ -203,8 +124,8 @@ static void test_stacks_are_ones_own(void **state)
 
     (void)state;
     for (unsigned i = 0; i < 8; i++)
-        spawn(use_stack, &sums[i]);
-    run();
+        fibers_spawn(use_stack, &sums[i]);
+    fibers_run();
     for (unsigned i = 0; i < 8; i++)
         assert_int_equal(sums[i], 256 * 255);
 }
@@ -218,7 +139,7 @@ static void sleeper(void *arg)
 
     svq_fiber_sleep(ns);
     kit_require(svq_now() - before >= ns);
-    mark(l->letter);
+    fibers_mark(l->letter);
 }
 
 static void test_sleepers_wake_by_their_deadlines(void **state)
@@ -228,9 +149,9 @@ static void test_sleepers_wake_by_their_deadlines(void **state)
 
     (void)state;
     for (unsigned i = 0; i < 4; i++)
-        spawn(sleeper, &letters[i]);
-    run();
-    assert_string_equal(trail, "abcd");
+        fibers_spawn(sleeper, &letters[i]);
+    fibers_run();
+    assert_string_equal(fibers_trail, "abcd");
     assert_true(svq_now() - before < 2 * SVQ_SEC);
 }
 
@@ -238,28 +159,28 @@ static void wait_for_event(void *arg)
 {
     int fd = *(int *)arg;
 
-    mark('w');
-    kit_require(poll_one(fd, SVQ_FOREVER) == 1);
-    kit_require(hush(fd));
-    mark('r');
+    fibers_mark('w');
+    kit_require(fibers_poll(fd, SVQ_FOREVER) == 1);
+    kit_require(fibers_hush(fd));
+    fibers_mark('r');
 }
 
 static void ring_later(void *arg)
 {
     svq_fiber_sleep(2 * SVQ_MSEC);
-    mark('!');
-    ring(*(int *)arg);
+    fibers_mark('!');
+    fibers_ring(*(int *)arg);
 }
 
 static void test_an_fd_becomes_ready(void **state)
 {
-    int fd = new_event();
+    int fd = fibers_event();
 
     (void)state;
-    spawn(wait_for_event, &fd);
-    spawn(ring_later, &fd);
-    run();
-    assert_string_equal(trail, "w!r");
+    fibers_spawn(wait_for_event, &fd);
+    fibers_spawn(ring_later, &fd);
+    fibers_run();
+    assert_string_equal(fibers_trail, "w!r");
     close(fd);
 }
 
@@ -272,30 +193,30 @@ static void wait_for_many(void *arg)
         {.fd = events[1], .events = POLLIN},
     };
 
-    ring(events[0]);
-    ring(events[1]);
+    fibers_ring(events[0]);
+    fibers_ring(events[1]);
     kit_require(svq_fiber_poll(fds, 3, SVQ_FOREVER) == 2);
     kit_require(fds[0].revents == POLLIN && fds[1].revents == 0 && fds[2].revents == POLLIN);
-    kit_require(hush(events[0]));
+    kit_require(fibers_hush(events[0]));
     kit_require(svq_fiber_poll(fds, 3, SVQ_FOREVER) == 1);
     kit_require(fds[0].revents == 0 && fds[1].revents == 0 && fds[2].revents == POLLIN);
-    kit_require(hush(events[1]));
+    kit_require(fibers_hush(events[1]));
     kit_require(svq_fiber_poll(fds, 3, svq_deadline(3 * SVQ_MSEC)) == -ETIMEDOUT);
     kit_require(fds[0].revents == 0 && fds[2].revents == 0);
     fds[2].events = POLLOUT;
     kit_require(svq_fiber_poll(fds, 3, SVQ_FOREVER) == 1);
     kit_require(fds[2].revents == POLLOUT);
-    mark('k');
+    fibers_mark('k');
 }
 
 static void test_several_fds(void **state)
 {
-    int events[2] = {new_event(), new_event()};
+    int events[2] = {fibers_event(), fibers_event()};
 
     (void)state;
-    spawn(wait_for_many, events);
-    run();
-    assert_string_equal(trail, "k");
+    fibers_spawn(wait_for_many, events);
+    fibers_run();
+    assert_string_equal(fibers_trail, "k");
     close(events[0]);
     close(events[1]);
 }
@@ -307,7 +228,7 @@ static void see_hang_up(void *arg)
 
     kit_require(svq_fiber_poll(&p, 1, SVQ_FOREVER) == 1);
     kit_require(p.revents & POLLHUP);
-    mark('h');
+    fibers_mark('h');
 }
 
 static void hang_up(void *arg)
@@ -324,10 +245,10 @@ static void test_a_peer_hangs_up(void **state)
 
     (void)state;
     kit_require(pipe(ends) == 0);
-    spawn(see_hang_up, ends);
-    spawn(hang_up, ends);
-    run();
-    assert_string_equal(trail, "h");
+    fibers_spawn(see_hang_up, ends);
+    fibers_spawn(hang_up, ends);
+    fibers_run();
+    assert_string_equal(fibers_trail, "h");
     close(ends[0]);
 }
 
@@ -336,25 +257,25 @@ static void time_out(void *arg)
     int fd = *(int *)arg;
     int64_t before = svq_now();
 
-    kit_require(poll_one(fd, svq_deadline(20 * SVQ_MSEC)) == -ETIMEDOUT);
+    kit_require(fibers_poll(fd, svq_deadline(20 * SVQ_MSEC)) == -ETIMEDOUT);
     kit_require(svq_now() - before >= 20 * SVQ_MSEC);
     kit_require(svq_now() - before < 2 * SVQ_SEC);
     /* A deadline that has passed is no wait at all, but what is ready still counts. */
-    kit_require(poll_one(fd, 0) == -ETIMEDOUT);
+    kit_require(fibers_poll(fd, 0) == -ETIMEDOUT);
     kit_require(svq_fiber_poll(NULL, 0, before) == -ETIMEDOUT);
-    ring(fd);
-    kit_require(poll_one(fd, 0) == 1);
-    mark('k');
+    fibers_ring(fd);
+    kit_require(fibers_poll(fd, 0) == 1);
+    fibers_mark('k');
 }
 
 static void test_timeouts(void **state)
 {
-    int fd = new_event();
+    int fd = fibers_event();
 
     (void)state;
-    spawn(time_out, &fd);
-    run();
-    assert_string_equal(trail, "k");
+    fibers_spawn(time_out, &fd);
+    fibers_run();
+    assert_string_equal(fibers_trail, "k");
     close(fd);
 }
 
@@ -366,10 +287,10 @@ static void spin(void *arg)
     unsigned turns = 0;
 
     while (!stop_spinning) {
-        kit_require(poll_one(*(int *)arg, SVQ_FOREVER) == 1);
+        kit_require(fibers_poll(*(int *)arg, SVQ_FOREVER) == 1);
         kit_require(++turns < 100 * 1000 * 1000);
     }
-    mark('s');
+    fibers_mark('s');
 }
 
 static void stop_the_spinner(void *arg)
@@ -381,15 +302,15 @@ static void stop_the_spinner(void *arg)
 
 static void test_a_busy_fiber_starves_nobody(void **state)
 {
-    int fd = new_event();
+    int fd = fibers_event();
 
     (void)state;
     stop_spinning = false;
-    ring(fd);
-    spawn(spin, &fd);
-    spawn(stop_the_spinner, NULL);
-    run();
-    assert_string_equal(trail, "s");
+    fibers_ring(fd);
+    fibers_spawn(spin, &fd);
+    fibers_spawn(stop_the_spinner, NULL);
+    fibers_run();
+    assert_string_equal(fibers_trail, "s");
     close(fd);
 }
 
@@ -399,29 +320,29 @@ static void wait_for_wake(void *arg)
 {
     int fd = *(int *)arg;
 
-    mark('w');
-    kit_require(poll_one(fd, SVQ_FOREVER) == 0);
-    mark('k');
+    fibers_mark('w');
+    kit_require(fibers_poll(fd, SVQ_FOREVER) == 0);
+    fibers_mark('k');
     /* Used up. */
-    kit_require(poll_one(fd, svq_deadline(2 * SVQ_MSEC)) == -ETIMEDOUT);
-    mark('t');
+    kit_require(fibers_poll(fd, svq_deadline(2 * SVQ_MSEC)) == -ETIMEDOUT);
+    fibers_mark('t');
 }
 
 static void wake_later(void *arg)
 {
     svq_fiber_sleep(SVQ_MSEC);
-    mark('!');
+    fibers_mark('!');
     svq_fiber_wake(arg);
 }
 
 static void test_a_wake_ends_a_poll(void **state)
 {
-    int fd = new_event();
+    int fd = fibers_event();
 
     (void)state;
-    spawn(wake_later, spawn(wait_for_wake, &fd));
-    run();
-    assert_string_equal(trail, "w!kt");
+    fibers_spawn(wake_later, fibers_spawn(wait_for_wake, &fd));
+    fibers_run();
+    assert_string_equal(fibers_trail, "w!kt");
     close(fd);
 }
 
@@ -434,15 +355,15 @@ static void wake_twice_early(void *arg)
     svq_fiber_wake(self);
     kit_require(svq_fiber_poll(NULL, 0, SVQ_FOREVER) == 0);
     kit_require(svq_fiber_poll(NULL, 0, svq_deadline(SVQ_MSEC)) == -ETIMEDOUT);
-    mark('k');
+    fibers_mark('k');
 }
 
 static void test_an_early_wake_is_kept(void **state)
 {
     (void)state;
-    spawn(wake_twice_early, NULL);
-    run();
-    assert_string_equal(trail, "k");
+    fibers_spawn(wake_twice_early, NULL);
+    fibers_run();
+    assert_string_equal(fibers_trail, "k");
 }
 
 static void sleep_through_wakes(void *arg)
@@ -452,17 +373,17 @@ static void sleep_through_wakes(void *arg)
     (void)arg;
     svq_fiber_sleep(20 * SVQ_MSEC);
     kit_require(svq_now() - before >= 20 * SVQ_MSEC);
-    mark('s');
+    fibers_mark('s');
     kit_require(svq_fiber_poll(NULL, 0, SVQ_FOREVER) == 0);
-    mark('k');
+    fibers_mark('k');
 }
 
 static void test_sleep_keeps_wakes_for_later(void **state)
 {
     (void)state;
-    spawn(wake_later, spawn(sleep_through_wakes, NULL));
-    run();
-    assert_string_equal(trail, "!sk");
+    fibers_spawn(wake_later, fibers_spawn(sleep_through_wakes, NULL));
+    fibers_run();
+    assert_string_equal(fibers_trail, "!sk");
 }
 
 /* An fd that is ready is worth more than a wake: no result may be lost over it. */
@@ -470,156 +391,27 @@ static void ready_and_woken(void *arg)
 {
     int fd = *(int *)arg;
 
-    ring(fd);
+    fibers_ring(fd);
     svq_fiber_wake(svq_fiber_self());
-    kit_require(poll_one(fd, SVQ_FOREVER) == 1);
-    kit_require(hush(fd));
-    mark('k');
+    kit_require(fibers_poll(fd, SVQ_FOREVER) == 1);
+    kit_require(fibers_hush(fd));
+    fibers_mark('k');
 }
 
 static void test_ready_and_woken_at_once(void **state)
 {
-    int fd = new_event();
+    int fd = fibers_event();
 
     (void)state;
-    spawn(ready_and_woken, &fd);
-    run();
-    assert_string_equal(trail, "k");
+    fibers_spawn(ready_and_woken, &fd);
+    fibers_run();
+    assert_string_equal(fibers_trail, "k");
     close(fd);
-}
-
-/* ---- Many ----------------------------------------------------------------------------------- */
-
-enum { CROWD = 1000, LAPS = 20 };
-
-struct runner {
-    int from;
-    int to;
-    unsigned laps;
-};
-
-static void run_laps(void *arg)
-{
-    struct runner *r = arg;
-
-    for (; r->laps < LAPS; r->laps++) {
-        kit_require(poll_one(r->from, SVQ_FOREVER) == 1);
-        kit_require(hush(r->from));
-        ring(r->to);
-    }
-}
-
-/* A baton goes round a thousand fibers. */
-static void test_a_crowd(void **state)
-{
-    struct runner *runners = calloc(CROWD, sizeof(*runners));
-    int *events = calloc(CROWD, sizeof(*events));
-
-    (void)state;
-    kit_require(runners && events);
-    for (unsigned i = 0; i < CROWD; i++)
-        events[i] = new_event();
-    for (unsigned i = 0; i < CROWD; i++) {
-        runners[i] = (struct runner){events[i], events[(i + 1) % CROWD], 0};
-        spawn(run_laps, &runners[i]);
-    }
-    ring(events[0]);
-    run();
-    for (unsigned i = 0; i < CROWD; i++) {
-        assert_int_equal(runners[i].laps, LAPS);
-        close(events[i]);
-    }
-    free(runners);
-    free(events);
-}
-
-static struct svq_fiber *partners[2];
-static unsigned volleys;
-
-static void play(void *arg)
-{
-    unsigned me = (unsigned)(uintptr_t)arg;
-
-    for (unsigned i = 0; i < 50000; i++) {
-        if (me == 1 || i > 0)
-            kit_require(svq_fiber_poll(NULL, 0, svq_deadline(10 * SVQ_SEC)) == 0);
-        volleys++;
-        if (me == 0 || i + 1 < 50000)
-            svq_fiber_wake(partners[!me]);
-    }
-}
-
-static void test_ping_pong_by_wakes(void **state)
-{
-    (void)state;
-    volleys = 0;
-    for (uintptr_t i = 0; i < 2; i++)
-        partners[i] = spawn(play, (void *)i);
-    run();
-    assert_int_equal(volleys, 100000);
-}
-
-/* ---- The loop's end --------------------------------------------------------------------------- */
-
-static void obey_quit(void *arg)
-{
-    (void)arg;
-    mark('q');
-    svq_loop_quit(loop);
-}
-
-static void test_quit_from_a_fiber(void **state)
-{
-    (void)state;
-    spawn(obey_quit, NULL);
-    run();
-    assert_string_equal(trail, "q");
-}
-
-static void *quit_from_thread(void *arg)
-{
-    usleep(12000);
-    svq_loop_quit(arg);
-    return NULL;
-}
-
-static void wait_for_ever(void *arg)
-{
-    (void)arg;
-    kit_require(svq_fiber_poll(NULL, 0, SVQ_FOREVER) == 0);
-}
-
-/*
- * The loop returns although a fiber still waits. That fiber can never be freed: done in a process of
- * its own.
- */
-static void test_quit_from_another_thread(void **state)
-{
-    pid_t child;
-    int status;
-
-    (void)state;
-    child = fork();
-    kit_require(child >= 0);
-    if (child == 0) {
-        int64_t before = svq_now();
-        pthread_t thread;
-
-        spawn(wait_for_ever, NULL);
-        kit_require(pthread_create(&thread, NULL, quit_from_thread, loop) == 0);
-        kit_require(svq_loop_run(loop) == 0);
-        kit_require(svq_now() - before >= 10 * SVQ_MSEC);
-        pthread_join(thread, NULL);
-        _exit(42);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 42);
 }
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fibers_setup, fibers_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_deadlines_saturate),
         TEST(test_no_fibers),
@@ -637,10 +429,6 @@ int main(void)
         TEST(test_an_early_wake_is_kept),
         TEST(test_sleep_keeps_wakes_for_later),
         TEST(test_ready_and_woken_at_once),
-        TEST(test_a_crowd),
-        TEST(test_ping_pong_by_wakes),
-        TEST(test_quit_from_a_fiber),
-        TEST(test_quit_from_another_thread),
     };
 
     return cmocka_run_group_tests_name("fiber", tests, NULL, NULL);

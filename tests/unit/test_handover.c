@@ -127,8 +127,8 @@ static void test_detach_when_all_is_done(void **state)
     rig_settle(rig);
     rig_offer_simple(rig, 5);
     assert_int_equal(rig_poll(rig), 0);
-    assert_int_equal(svq_relay_drained(rig->relay, rig->device.device.ops->stop(
-                                                       &rig->device.device)), 1);
+    assert_int_equal(
+        svq_relay_drained(rig->relay, rig->device.device.ops->stop(&rig->device.device)), 1);
     assert_int_equal(detach(rig), (uint16_t)(base + 5));
     /* What was held is the next device's. */
     attach_direct(rig, (uint16_t)(base + 5));
@@ -316,13 +316,10 @@ static void test_full_ring(void **state)
 
 int main(void)
 {
-#define EACH(name)                                                                                 \
-    {                                                                                              \
-        #name, name, setup, teardown, NULL                                                         \
-    },                                                                                             \
-        {#name "_events", name, setup_events, teardown, NULL},                                     \
-    {                                                                                              \
-        #name "_at_the_wrap", name, setup_at_the_wrap, teardown, NULL                              \
+#define EACH(name)                                                                               \
+    {#name, name, setup, teardown, NULL}, {#name "_events", name, setup_events, teardown, NULL}, \
+    {                                                                                            \
+#name "_at_the_wrap", name, setup_at_the_wrap, teardown, NULL                            \
     }
     const struct CMUnitTest tests[] = {
         EACH(test_drained_counts_what_the_backend_took),

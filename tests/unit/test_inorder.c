@@ -125,7 +125,8 @@ static void test_a_batch_is_logged(void **state)
     kit_log_free(&log);
 }
 
-/* ---- Broken rules ------------------------------------------------------------------------------ */
+/* ---- Broken rules ------------------------------------------------------------------------------
+ */
 
 static void expect_backend_fault(struct rig *rig, uint16_t used_before)
 {

@@ -277,8 +277,8 @@ static void test_random_against_a_plain_set(void **state)
 /* ---- Threads ------------------------------------------------------------------------------ */
 
 /*
- * Threads of one process that mark, and a VMM that clears: played against each other in short rounds
- * on one byte, because what may go wrong lasts a few nanoseconds.
+ * Threads of one process that mark, and a VMM that clears: played against each other in short
+ * rounds on one byte, because what may go wrong lasts a few nanoseconds.
  */
 enum { ROUNDS = 200000 };
 
@@ -326,9 +326,10 @@ static void test_concurrent_marks_are_not_lost(void **state)
 }
 
 /*
- * A writer changes a page and marks it, while the VMM takes the bits with an exchange and then reads
- * the page. However they interleave, once both are done the VMM has either the last write or a bit
- * that tells of it. The bit is set beforehand: the writer may leave it alone only if that is safe.
+ * A writer changes a page and marks it, while the VMM takes the bits with an exchange and then
+ * reads the page. However they interleave, once both are done the VMM has either the last write or
+ * a bit that tells of it. The bit is set beforehand: the writer may leave it alone only if that is
+ * safe.
  */
 struct writer {
     struct svq_log *log;

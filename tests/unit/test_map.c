@@ -192,8 +192,7 @@ static void test_a_region_at_the_top_of_the_address_space(void **state)
 static void test_a_range_over_two_regions(void **state)
 {
     struct svq_region regions[3] = {region(2 * MIB, MIB, UADDR + 2 * MIB, 2 * MIB),
-                                    region(0, MIB, UADDR, 0),
-                                    region(MIB, MIB, UADDR + MIB, MIB)};
+                                    region(0, MIB, UADDR, 0), region(MIB, MIB, UADDR + MIB, MIB)};
     struct svq_map *map = map_of(regions, 3);
     unsigned hint = 0;
 

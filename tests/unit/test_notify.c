@@ -344,36 +344,25 @@ int main(void)
 {
 #define FLAGS(name)  cmocka_unit_test_setup_teardown(name, setup_flags, teardown)
 #define EVENTS(name) cmocka_unit_test_setup_teardown(name, setup_events, teardown)
-#define WRAP(name)                                                                                 \
-    {                                                                                              \
-        #name "_at_the_wrap", name, setup_events_at_the_wrap, teardown, NULL                       \
+#define WRAP(name)                                                           \
+    {                                                                        \
+#name "_at_the_wrap", name, setup_events_at_the_wrap, teardown, NULL \
     }
-#define BOTH(name)                                                                                 \
-    {                                                                                              \
-        #name "_flags", name, setup_flags, teardown, NULL                                          \
-    },                                                                                             \
-    {                                                                                              \
-        #name "_events", name, setup_events, teardown, NULL                                        \
+#define BOTH(name)                                          \
+    {#name "_flags", name, setup_flags, teardown, NULL},    \
+    {                                                       \
+#name "_events", name, setup_events, teardown, NULL \
     }
     const struct CMUnitTest tests[] = {
-        FLAGS(test_flags_backend_kicks),
-        FLAGS(test_flags_guest_calls),
-        FLAGS(test_flags_other_bits),
-        FLAGS(test_flags_arm_and_disarm),
-        EVENTS(test_events_backend_kicks),
-        WRAP(test_events_backend_kicks),
-        EVENTS(test_events_guest_calls),
-        WRAP(test_events_guest_calls),
-        EVENTS(test_events_in_a_batch),
-        WRAP(test_events_in_a_batch),
-        EVENTS(test_events_arm),
-        WRAP(test_events_arm),
-        EVENTS(test_events_disarmed),
-        BOTH(test_arm_sees_a_new_chain),
-        BOTH(test_arm_sees_a_completion),
-        BOTH(test_arm_while_held),
-        BOTH(test_arm_and_faults),
-        BOTH(test_spurious_notifications),
+        FLAGS(test_flags_backend_kicks),   FLAGS(test_flags_guest_calls),
+        FLAGS(test_flags_other_bits),      FLAGS(test_flags_arm_and_disarm),
+        EVENTS(test_events_backend_kicks), WRAP(test_events_backend_kicks),
+        EVENTS(test_events_guest_calls),   WRAP(test_events_guest_calls),
+        EVENTS(test_events_in_a_batch),    WRAP(test_events_in_a_batch),
+        EVENTS(test_events_arm),           WRAP(test_events_arm),
+        EVENTS(test_events_disarmed),      BOTH(test_arm_sees_a_new_chain),
+        BOTH(test_arm_sees_a_completion),  BOTH(test_arm_while_held),
+        BOTH(test_arm_and_faults),         BOTH(test_spurious_notifications),
     };
 
     return cmocka_run_group_tests_name("notify", tests, NULL, NULL);

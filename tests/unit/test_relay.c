@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the relay carries across: chains of every shape to the back-end, completions to the guest. */
+/* What the relay carries across: chains of every shape to the back-end, completions to the guest.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -144,8 +145,8 @@ static void test_a_table_with_unused_entries(void **state)
     memset(table, 0xff, 4 * sizeof(*table));
     table[0] = (struct kit_desc){bufs[0].gpa, 10, KIT_F_NEXT, 3};
     table[3] = (struct kit_desc){bufs[1].gpa, 20, KIT_F_WRITE, 0x7777};
-    rig->guest.desc[5] = (struct kit_desc){RIG_TABLES, 4 * sizeof(*table),
-                                           KIT_F_INDIRECT | KIT_F_WRITE, 0xffff};
+    rig->guest.desc[5] =
+        (struct kit_desc){RIG_TABLES, 4 * sizeof(*table), KIT_F_INDIRECT | KIT_F_WRITE, 0xffff};
     rig->guest.avail->ring[0] = 5;
     kit_set16(&rig->guest.avail->idx, 1);
     rig_settle(rig);
@@ -265,8 +266,7 @@ static void test_both_directions_in_one_turn(void **state)
     rig_settle(rig);
     rig_complete(rig, rig_take(rig, bufs, 2), 1);
     rig_offer_simple(rig, 2);
-    assert_int_equal(rig_poll(rig),
-                     SVQ_RELAY_BUSY | SVQ_RELAY_CALL_GUEST | SVQ_RELAY_KICK_BACKEND);
+    assert_int_equal(rig_poll(rig), SVQ_RELAY_BUSY | SVQ_RELAY_CALL_GUEST | SVQ_RELAY_KICK_BACKEND);
     rig_expect_done(rig, 1, 1);
     rig_take(rig, bufs, 2);
 }
@@ -309,7 +309,8 @@ static void test_writes_nothing_but_the_used_ring(void **state)
     free(before);
 }
 
-/* The back-end may scribble over what only the driver writes; the relay has its own memory of it. */
+/* The back-end may scribble over what only the driver writes; the relay has its own memory of it.
+ */
 static void test_never_reads_the_shadow_back(void **state)
 {
     struct rig *rig = *state;

@@ -24,9 +24,9 @@ struct expected {
 #define NONE  SVQ_VU_REPLY_NONE
 #define TYPED SVQ_VU_REPLY_TYPED
 #define F(x)  SVQ_VU_PROTOCOL_F_##x
-#define ROW(name, size, fds, reply, feature)                                                       \
-    {                                                                                              \
-        SVQ_VU_##name, #name, size, fds, reply, feature                                            \
+#define ROW(name, size, fds, reply, feature)            \
+    {                                                   \
+        SVQ_VU_##name, #name, size, fds, reply, feature \
     }
 
 static const struct expected frontend[] = {
@@ -339,9 +339,9 @@ static void test_vring_fd_bit(void **state)
 
 static void test_policies(void **state)
 {
-    static const uint32_t refused[] = {SVQ_VU_POSTCOPY_ADVISE,  SVQ_VU_POSTCOPY_LISTEN,
-                                       SVQ_VU_POSTCOPY_END,     SVQ_VU_GET_INFLIGHT_FD,
-                                       SVQ_VU_SET_INFLIGHT_FD,  SVQ_VU_VRING_KICK};
+    static const uint32_t refused[] = {SVQ_VU_POSTCOPY_ADVISE, SVQ_VU_POSTCOPY_LISTEN,
+                                       SVQ_VU_POSTCOPY_END,    SVQ_VU_GET_INFLIGHT_FD,
+                                       SVQ_VU_SET_INFLIGHT_FD, SVQ_VU_VRING_KICK};
     static const uint32_t ours[] = {
         SVQ_VU_SET_FEATURES,   SVQ_VU_SET_MEM_TABLE,  SVQ_VU_SET_LOG_BASE,   SVQ_VU_SET_VRING_NUM,
         SVQ_VU_SET_VRING_ADDR, SVQ_VU_SET_VRING_BASE, SVQ_VU_GET_VRING_BASE, SVQ_VU_SET_VRING_KICK,

@@ -127,8 +127,8 @@ uint16_t rig_take(struct rig *rig, struct kit_buf *bufs, int count)
 {
     uint16_t id = 0xffff;
 
-    assert_int_equal(
-        rig->device.device.ops->take(&rig->device.device, &id, bufs, (unsigned)count), count);
+    assert_int_equal(rig->device.device.ops->take(&rig->device.device, &id, bufs, (unsigned)count),
+                     count);
     return id;
 }
 

@@ -98,7 +98,8 @@ struct kit_split_driver {
     struct kit_split_slot *slots;
 };
 
-/* A driver on an empty ring whose indices both stand at base. @rng: shuffles the slots; may be NULL */
+/* A driver on an empty ring whose indices both stand at base. @rng: shuffles the slots; may be NULL
+ */
 void kit_split_driver_init(struct kit_split_driver *driver, const struct kit_memory *memory,
                            const struct kit_split *ring, uint64_t features, uint16_t base,
                            struct kit_rng *rng);

@@ -12,8 +12,8 @@ static struct kit_split_device *device_of(struct kit_device *device)
 }
 
 /* Walks one table; `at` is where to start. Return: buffers stored from `count` on, or -EPROTO. */
-static int walk(struct kit_split_device *d, const struct kit_desc *table, unsigned num,
-                unsigned at, bool nested, struct kit_buf *bufs, int count, int max)
+static int walk(struct kit_split_device *d, const struct kit_desc *table, unsigned num, unsigned at,
+                bool nested, struct kit_buf *bufs, int count, int max)
 {
     for (unsigned steps = 0; steps < num; steps++) {
         struct kit_desc desc;

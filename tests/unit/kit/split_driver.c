@@ -35,7 +35,8 @@ static unsigned slot_of(const struct kit_split_driver *d, uint16_t idx)
     return idx & (d->ring.num - 1);
 }
 
-/* IN_ORDER wants descriptors in table order; the free list starts so, and completions keep it so. */
+/* IN_ORDER wants descriptors in table order; the free list starts so, and completions keep it so.
+ */
 static uint16_t pop_free(struct kit_split_driver *d)
 {
     uint16_t slot = d->free_head;
@@ -58,8 +59,8 @@ static void fill_table(struct kit_split_driver *d, const struct kit_chain *chain
 
         table[at].addr = bufs[i].gpa;
         table[at].len = bufs[i].len;
-        table[at].flags = (uint16_t)((bufs[i].write ? KIT_F_WRITE : 0) |
-                                     (i + 1 < n ? KIT_F_NEXT : 0));
+        table[at].flags =
+            (uint16_t)((bufs[i].write ? KIT_F_WRITE : 0) | (i + 1 < n ? KIT_F_NEXT : 0));
         table[at].next = (uint16_t)(i + 1 < n ? next : 0);
     }
 }

@@ -80,8 +80,7 @@ static bool reap_all(struct traffic_guest *g)
     while ((result = g->driver.driver.ops->reap(&g->driver.driver, &done)) > 0) {
         uint64_t *sequence = done.token;
         unsigned buffer = (unsigned)(sequence - g->sequence);
-        uint64_t *words =
-            kit_memory_at(g->memory, g->buffers + (uint64_t)buffer * PAGE, PAGE);
+        uint64_t *words = kit_memory_at(g->memory, g->buffers + (uint64_t)buffer * PAGE, PAGE);
 
         if (done.len != 16 || words[8] != *sequence || words[9] != (*sequence ^ 0x5555))
             g->errors++;

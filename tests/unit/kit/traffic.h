@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Real traffic on one virtqueue: a guest thread that offers chains and checks what comes back, and a
- * back-end thread that serves them, with eventfds between. Either sleeps when it has nothing to do
- * and relies on being notified: whoever loses a notification is found out by a time limit.
+ * Real traffic on one virtqueue: a guest thread that offers chains and checks what comes back, and
+ * a back-end thread that serves them, with eventfds between. Either sleeps when it has nothing to
+ * do and relies on being notified: whoever loses a notification is found out by a time limit.
  */
 #ifndef SVQ_TESTS_KIT_TRAFFIC_H
 #define SVQ_TESTS_KIT_TRAFFIC_H
@@ -23,11 +23,11 @@ struct traffic_guest {
     struct kit_split ring;
     uint64_t features;
     uint16_t base;
-    uint64_t buffers;  /* gpa of a page of buffers per descriptor */
-    uint64_t chains;   /* to pass altogether */
-    unsigned depth;    /* at most so many outstanding */
-    unsigned batch;    /* at most so many per publish */
-    int call[2];       /* eventfds; [1] may be -1 */
+    uint64_t buffers; /* gpa of a page of buffers per descriptor */
+    uint64_t chains;  /* to pass altogether */
+    unsigned depth;   /* at most so many outstanding */
+    unsigned batch;   /* at most so many per publish */
+    int call[2];      /* eventfds; [1] may be -1 */
     uint64_t seed;
 
     /* The thread's. */

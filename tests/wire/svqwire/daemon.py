@@ -3,6 +3,7 @@
 import ctypes
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -146,6 +147,13 @@ class Svqd:
 
     # Its end.
 
+    def stacks(self):
+        """Where it hangs, when there is a debugger to ask."""
+        if not shutil.which("gdb"):
+            return ""
+        command = ["gdb", "-p", str(self.pid), "-batch", "-ex", "thread apply all bt"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+
     def stop(self, seconds=15.0):
         if self.qmp:
             self.qmp.close()
@@ -154,9 +162,10 @@ class Svqd:
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
+            stacks = self.stacks()
             self.process.kill()
             self.process.wait()
-            code = "none: killed after SIGTERM did not end it"
+            code = f"none: killed after SIGTERM did not end it\n{stacks}"
         log = self.log()
         self.stderr.close()
         if self.checked:

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Stopping a ring: the back-end lets go of it, and everything that it took is complete.
+ *
+ * GET_VRING_BASE is meant to do that. Some back-ends (those built on libvhost-user) answer it
+ * first, forget the call fd, complete what is in flight later, and give up the connection when they
+ * cannot call then. So nothing should want to call: a relay asks the back-end not to; and from a
+ * back-end that has been seen to be lazy, a direct ring's kick is taken away first, so that it runs
+ * dry before it is stopped.
+ */
+#include "device/internal.h"
+
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* How often to look for the last completions before sleeping between looks. */
+#define EAGER_LOOKS 100
+
+/* A ring without its kick is dry when nothing has completed for so long, ... */
+#define DRY_AFTER (20 * SVQ_MSEC)
+/* ... and is stopped as it is after this. */
+#define DRY_LIMIT (500 * SVQ_MSEC)
+
+static void hold(struct svq_relay *relay, void *arg)
+{
+    svq_relay_hold(relay, *(bool *)arg);
+}
+
+void wire_hold(struct svq_queue *queue, bool on)
+{
+    if (!queue->lane)
+        return;
+    svq_lane_call(queue->lane, hold, &on);
+    if (!on)
+        svq_lane_turn(queue->lane);
+}
+
+struct drain {
+    uint16_t base;
+    int result;
+};
+
+static void ask_drained(struct svq_relay *relay, void *arg)
+{
+    struct drain *drain = arg;
+
+    drain->result = svq_relay_drained(relay, drain->base);
+}
+
+static uint16_t *used_idx(const struct svq_split_mem *guest)
+{
+    return (uint16_t *)guest->used + 1;
+}
+
+/* Has the back-end completed all it took? 1 yes, 0 no, -EPROTO: its index is impossible. */
+static int drained(struct svq_queue *queue, uint32_t base)
+{
+    struct drain drain = {.base = (uint16_t)base};
+    struct svq_split_mem guest;
+
+    if (queue->wire == WIRE_SHADOW) {
+        if (!queue->lane)
+            return 1;
+        svq_lane_turn(queue->lane);
+        if (queue->fault)
+            return 1;
+        svq_lane_call(queue->lane, ask_drained, &drain);
+        return drain.result;
+    }
+    /* What a packed ring has used cannot be read off it; such a ring is never shadowed. */
+    if (device_acked(queue->device, SVQ_F_RING_PACKED) ||
+        !queue_guest_ring(queue, queue->device->s.map, &guest))
+        return 1;
+    /* Acquire: pairs with the back-end's release of used.idx. */
+    return __atomic_load_n(used_idx(&guest), __ATOMIC_ACQUIRE) == (uint16_t)base;
+}
+
+/* Let others run, and look again soon. */
+static void pause_between_looks(unsigned looks)
+{
+    if (looks < EAGER_LOOKS)
+        svq_fiber_poll(NULL, 0, svq_now());
+    else
+        svq_fiber_sleep(SVQ_MSEC);
+}
+
+static int wait_drained(struct svq_queue *queue, uint32_t base, int64_t deadline)
+{
+    for (unsigned looks = 0;; looks++) {
+        int result = drained(queue, base);
+
+        if (result < 0)
+            wire_report_fault(queue, "backend", "its next index lies outside of what it was given");
+        if (result)
+            return 0;
+        if (!queue->device->lazy_backend)
+            svq_info(queue->device->id, "back-end answers GET_VRING_BASE before it has completed "
+                                        "everything; its rings are run dry first from now on");
+        queue->device->lazy_backend = true;
+        if (svq_now() >= deadline)
+            return -ETIMEDOUT;
+        pause_between_looks(looks);
+    }
+}
+
+/* Wait until a direct ring without a kick has completed what the back-end took. */
+static void wait_dry(struct svq_queue *queue, const struct svq_split_mem *guest)
+{
+    const uint16_t *event = (uint16_t *)((char *)guest->used + svq_split_used_size(queue->num)) - 1;
+    bool event_idx = device_acked(queue->device, SVQ_F_EVENT_IDX);
+    int64_t limit = svq_deadline(DRY_LIMIT), moved = svq_now();
+    uint16_t last = __atomic_load_n(used_idx(guest), __ATOMIC_ACQUIRE);
+
+    for (unsigned looks = 0; svq_now() < limit; looks++) {
+        uint16_t used = __atomic_load_n(used_idx(guest), __ATOMIC_ACQUIRE);
+
+        if (used != last)
+            moved = svq_now();
+        last = used;
+        /* A back-end that waits for a kick asks for it at the next index that it will take. */
+        if (event_idx && __atomic_load_n(event, __ATOMIC_ACQUIRE) == used)
+            return;
+        if (svq_now() - moved >= DRY_AFTER)
+            return;
+        pause_between_looks(looks);
+    }
+}
+
+static void run_dry(struct svq_queue *queue)
+{
+    struct svq_backend *backend = queue->device->backend;
+    struct svq_split_mem guest;
+    int silent, err;
+
+    if (!queue->device->lazy_backend || device_acked(queue->device, SVQ_F_RING_PACKED) ||
+        !queue_guest_ring(queue, queue->device->s.map, &guest))
+        return;
+    silent = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (silent < 0)
+        return;
+    err = backend->ops->set_vring_fd(backend, SVQ_VU_SET_VRING_KICK, queue->index, silent);
+    close(silent);
+    if (!err)
+        err = backend->ops->flush(backend);
+    if (!device_backend_did(queue->device, err))
+        wait_dry(queue, &guest);
+}
+
+int wire_halt(struct svq_queue *queue, int64_t deadline)
+{
+    struct svq_backend *backend = queue->device->backend;
+    int call = queue->wire == WIRE_SHADOW ? queue->backend_call : queue->call;
+    uint32_t base;
+    int err;
+
+    if (queue->wire == WIRE_SHADOW)
+        wire_hold(queue, true);
+    else
+        run_dry(queue);
+    err = backend->ops->get_vring_base(backend, queue->index, call, &base);
+    if (device_backend_did(queue->device, err)) {
+        wire_hold(queue, false);
+        return err;
+    }
+    if (queue->wire == WIRE_SHADOW) {
+        queue->halted = true;
+        queue->halted_at = base;
+        return wait_drained(queue, base, deadline);
+    }
+    err = wait_drained(queue, base, deadline);
+    queue->wire = WIRE_NONE;
+    queue->absorbed = true;
+    queue->base = base;
+    return err;
+}
