@@ -105,12 +105,14 @@ static int wait_for_frontend(struct svq_device *device)
     while (!device->stopping) {
         struct pollfd poll;
         int64_t deadline;
-        int fd = svq_frontend_next(device->frontend, &poll, &deadline);
+        int fd;
 
+        /* First: what was ordered while a session ended woke us then, not here. */
+        device_run_commands(device);
+        fd = svq_frontend_next(device->frontend, &poll, &deadline);
         if (fd >= 0)
             return fd;
         svq_fiber_poll(&poll, 1, deadline);
-        device_run_commands(device);
     }
     return -1;
 }
@@ -125,8 +127,10 @@ static const char *open_backend(struct svq_device *device)
     while (!device->stopping) {
         struct pollfd poll = {.fd = device->s.fd, .events = POLLRDHUP};
         int64_t retry = svq_deadline(BACKEND_RETRY);
-        int err = backend->ops->open(backend);
+        int err;
 
+        device_run_commands(device);
+        err = backend->ops->open(backend);
         if (!err)
             return NULL;
         if (err != -ECONNREFUSED && err != -ENOENT && err != -EAGAIN)
@@ -139,7 +143,6 @@ static const char *open_backend(struct svq_device *device)
             return "back-end cannot be reached";
         if (svq_fiber_poll(&poll, 1, retry < deadline ? retry : deadline) > 0)
             return "front-end left while the back-end was not there";
-        device_run_commands(device);
     }
     return "device was removed";
 }

@@ -151,10 +151,6 @@ int dirty_set_log_base(struct svq_device *device, struct svq_vu_message *msg,
     /* The answer repeats the request: QEMU takes any size, Cloud Hypervisor this one only. */
     reply->payload.log = log;
     reply->header.size = sizeof(log);
-    if (msg->header.size != sizeof(log) || msg->fd_count < 1) {
-        reply->payload.log.size = 0;
-        return -EINVAL;
-    }
     err = svq_log_new(msg->fds[0], log.size, log.offset, &mapped);
     if (err) {
         svq_error(device->id, "cannot map the dirty log of %llu bytes at %llu",

@@ -73,7 +73,7 @@ static int drained(struct svq_queue *queue, uint32_t base)
         !queue_guest_ring(queue, queue->device->s.map, &guest))
         return 1;
     /* Acquire: pairs with the back-end's release of used.idx. */
-    return __atomic_load_n(used_idx(&guest), __ATOMIC_ACQUIRE) == (uint16_t)base;
+    return __atomic_load_n(used_idx(&guest), __ATOMIC_ACQUIRE) == (uint16_t)(base - queue->skew);
 }
 
 /* Let others run, and look again soon. */

@@ -60,6 +60,7 @@ struct svq_queue {
 
     bool started; /* between SET_VRING_KICK and GET_VRING_BASE */
     enum wire wire;
+    uint16_t skew; /* direct: available index minus used index with nothing in flight */
 
     /* While wired through a relay. */
     struct svq_relay *relay;
@@ -230,6 +231,9 @@ int wire_shadow(struct svq_queue *queue);
 int wire_shadow_go(struct svq_queue *queue);
 /* Wake both ends of a ring that has just been wired: neither may wait for the other. */
 void wire_wake(struct svq_queue *queue);
+void wire_call_guest(struct svq_queue *queue);
+/* A direct ring starts: remember how its two indices lie to each other. */
+void wire_note_start(struct svq_queue *queue);
 
 /* A shadow ring that was halted goes on where it stopped. Queued; flush, then wire_wake(). */
 int wire_resume(struct svq_queue *queue);

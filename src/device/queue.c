@@ -160,7 +160,9 @@ int queue_set_addr(struct svq_device *device, struct svq_vu_message *msg,
     struct svq_queue *queue = queue_get(device, addr.index);
 
     (void)reply;
-    if (!queue || addr.flags & ~SVQ_VU_VRING_F_LOG)
+    /* Alignment: virtio 1.3 section 2.7. */
+    if (!queue || addr.flags & ~SVQ_VU_VRING_F_LOG || addr.desc % 16 || addr.avail % 2 ||
+        addr.used % 4)
         return -EINVAL;
     if (queue->relay && !same_place(&queue->addr, &addr))
         return -EBUSY;
@@ -182,7 +184,7 @@ int queue_set_base(struct svq_device *device, struct svq_vu_message *msg,
     struct svq_queue *queue = queue_get(device, msg->payload.state.index);
 
     (void)reply;
-    if (!queue)
+    if (!queue || (!device_acked(device, SVQ_F_RING_PACKED) && msg->payload.state.num > UINT16_MAX))
         return -EINVAL;
     if (queue->relay)
         return -EBUSY;
@@ -252,6 +254,22 @@ static int tell_fd(struct svq_queue *queue, uint32_t request, int fd)
         queue, backend_of(queue)->ops->set_vring_fd(backend_of(queue), request, queue->index, fd));
 }
 
+/*
+ * Another kick fd for a ring that runs. Back-ends differ in what they make of a second
+ * SET_VRING_KICK; all of them understand a stop and a start.
+ */
+static int rewire(struct svq_queue *queue)
+{
+    int err = wire_halt(queue, svq_deadline(backend_of(queue)->drain_timeout));
+
+    if (err && err != -ETIMEDOUT)
+        return err;
+    err = flushed(queue, wire_direct(queue));
+    if (!err)
+        wire_wake(queue);
+    return err;
+}
+
 int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
                    struct svq_vu_message *reply)
 {
@@ -283,8 +301,11 @@ int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
         if (err && !device->s.log_gap)
             return err;
     }
+    if (queue->wire == WIRE_DIRECT)
+        return rewire(queue);
     if (direct(queue) && !queue->absorbed) {
         queue->wire = WIRE_DIRECT;
+        wire_note_start(queue);
         return tell_fd(queue, SVQ_VU_SET_VRING_KICK, fd);
     }
     return queue_start(queue);
@@ -302,8 +323,11 @@ int queue_set_call(struct svq_device *device, struct svq_vu_message *msg,
         return -EINVAL;
     old = queue->call;
     queue->call = fd;
-    if (queue->lane)
+    if (queue->lane) {
         svq_lane_set_guest_call(queue->lane, fd);
+        /* A call may have gone to the old one, or to nobody. */
+        wire_call_guest(queue);
+    }
     if (old >= 0)
         close(old);
     queue->absorbed |= !direct(queue);

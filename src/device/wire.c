@@ -57,6 +57,35 @@ static int tell(struct svq_queue *queue, const struct wiring *w)
     return device_backend_did(queue->device, err);
 }
 
+static uint16_t used_index(const struct svq_split_mem *guest)
+{
+    /* Acquire: pairs with the device's release of used.idx. */
+    return __atomic_load_n((uint16_t *)guest->used + 1, __ATOMIC_ACQUIRE);
+}
+
+/*
+ * DPDK's virtio-user in server mode reconnects with index 0 on a ring that has been used, and
+ * counts on the back-end to go on from used.idx.
+ */
+static uint16_t sane_base(const struct svq_queue *queue, const struct svq_split_mem *guest)
+{
+    return queue->base ? (uint16_t)queue->base : used_index(guest);
+}
+
+/*
+ * Normally a ring starts with both indices equal. Cloud Hypervisor reconnects at the available
+ * index and leaves out what was in flight, so that the used index stays behind for ever.
+ */
+void wire_note_start(struct svq_queue *queue)
+{
+    struct svq_split_mem guest;
+
+    queue->skew = 0;
+    if (!device_acked(queue->device, SVQ_F_RING_PACKED) &&
+        queue_guest_ring(queue, queue->device->s.map, &guest))
+        queue->skew = sane_base(queue, &guest) - used_index(&guest);
+}
+
 int wire_direct(struct svq_queue *queue)
 {
     struct session *s = &queue->device->s;
@@ -73,6 +102,7 @@ int wire_direct(struct svq_queue *queue)
         w.addr.flags &= ~SVQ_VU_VRING_F_LOG;
     queue->wire = WIRE_DIRECT;
     queue->absorbed = false;
+    wire_note_start(queue);
     return tell(queue, &w);
 }
 
@@ -165,17 +195,6 @@ static struct wiring shadow_wiring(const struct svq_queue *queue, uint32_t base)
     };
 }
 
-/*
- * DPDK's virtio-user in server mode reconnects with index 0 on a ring that has been used, and
- * counts on the back-end to go on from used.idx.
- */
-static uint16_t sane_base(const struct svq_queue *queue, const struct svq_split_mem *guest)
-{
-    uint16_t used = __atomic_load_n((uint16_t *)guest->used + 1, __ATOMIC_ACQUIRE);
-
-    return queue->base ? queue->base : used;
-}
-
 /* Return: NULL or why there can be no relay. */
 static const char *make_relay(struct svq_queue *queue)
 {
@@ -228,6 +247,11 @@ int wire_shadow_go(struct svq_queue *queue)
     };
 
     return svq_lane_new(queue->device->context->engine, &config, &queue->lane);
+}
+
+void wire_call_guest(struct svq_queue *queue)
+{
+    notify(queue->call);
 }
 
 void wire_wake(struct svq_queue *queue)

@@ -51,8 +51,8 @@ static const struct svq_vu_rule frontend_rules[SVQ_VU_REQUEST_MAX] = {
     [SVQ_VU_SET_OWNER]             = { "SET_OWNER",             0, 0,                            0, 0,  NONE,   HANDLE,  ANY },
     [SVQ_VU_RESET_OWNER]           = { "RESET_OWNER",           0, 0,                            0, 0,  NONE,   HANDLE,  ANY },
     [SVQ_VU_SET_MEM_TABLE]         = { "SET_MEM_TABLE",         TABLE_FIXED, TABLE_MAX,          0, 32, NONE,   HANDLE,  ANY },
-    [SVQ_VU_SET_LOG_BASE]          = { "SET_LOG_BASE",          8, 16,                           0, 1,  LOG_FD, HANDLE,  ANY },
-    [SVQ_VU_SET_LOG_FD]            = { "SET_LOG_FD",            0, 8,                            1, 1,  NONE,   HANDLE,  ANY },
+    [SVQ_VU_SET_LOG_BASE]          = { "SET_LOG_BASE",          16, 16,                          1, 1,  LOG_FD, HANDLE,  ANY },
+    [SVQ_VU_SET_LOG_FD]            = { "SET_LOG_FD",            0, 0,                            1, 1,  NONE,   HANDLE,  ANY },
     [SVQ_VU_SET_VRING_NUM]         = { "SET_VRING_NUM",         STATE_SIZE, STATE_SIZE,          0, 0,  NONE,   HANDLE,  ANY },
     [SVQ_VU_SET_VRING_ADDR]        = { "SET_VRING_ADDR",        40, 40,                          0, 0,  NONE,   HANDLE,  ANY },
     [SVQ_VU_SET_VRING_BASE]        = { "SET_VRING_BASE",        STATE_SIZE, STATE_SIZE,          0, 0,  NONE,   HANDLE,  ANY },
@@ -166,8 +166,7 @@ static int check_mem_table(const struct svq_vu_message *msg)
 
     if (count == 0 || count > SVQ_VU_MAX_TABLE_REGIONS)
         return -EMSGSIZE;
-    /* Front-ends may send the table at its full length, however many regions it holds. */
-    if (msg->header.size < TABLE_FIXED + count * sizeof(struct svq_vu_region))
+    if (msg->header.size != TABLE_FIXED + count * sizeof(struct svq_vu_region))
         return -EMSGSIZE;
     return 0;
 }

@@ -374,6 +374,38 @@ static void test_used_ring(void **state)
     }
 }
 
+/* A batch that begins at a ring's end and goes on at its start. */
+static void test_used_ring_batch_over_the_end(void **state)
+{
+    struct stage *s = *state;
+    struct rig *rig = &s->rig;
+    struct kit_buf buf = {RIG_GPA, 1, false};
+    unsigned count = rig->num - 3;
+
+    start_log(s, true);
+    /* Past the end in the second round: entries num - 3 to num - 1, then 0 to num - 7. */
+    for (unsigned round = 0; round < 3; round++) {
+        uint16_t first = rig->guest.used->idx;
+
+        for (unsigned i = 0; i < count; i++)
+            rig_offer(rig, &buf, 1, i);
+        rig_settle(rig);
+        assert_int_equal(rig_serve(rig, 0), count);
+        remember_used(s);
+        kit_log_clear(&s->log);
+        rig_settle(rig);
+        for (unsigned i = 0; i < count; i++) {
+            uint16_t slot = (uint16_t)(first + i) % rig->num;
+
+            expect_range(s, RIG_USED + 4 + 8 * (uint64_t)slot, 8);
+            rig_expect_done(rig, i, 0);
+        }
+        expect_range(s, RIG_USED + 2, 2);
+        expect_changes_of_used(s);
+        check_log(s, &s->log);
+    }
+}
+
 /* Only rings with F_LOG; the others' used rings are logged by nobody. */
 static void test_used_ring_not_asked_for(void **state)
 {
@@ -548,16 +580,9 @@ static void test_arming_beyond_the_log(void **state)
 
 int main(void)
 {
-#define BOTH(name)                                          \
-    {#name, name, setup, teardown, NULL},                   \
-    {                                                       \
-#name "_events", name, setup_events, teardown, NULL \
-    }
-#define LARGE(name)                                                     \
-    {#name "_large", name, setup_large, teardown, NULL},                \
-    {                                                                   \
-#name "_large_events", name, setup_large_events, teardown, NULL \
-    }
+#define BOTH(name) RIG_TEST(name, "", setup), RIG_TEST(name, "_events", setup_events)
+#define LARGE(name) \
+    RIG_TEST(name, "_large", setup_large), RIG_TEST(name, "_large_events", setup_large_events)
     const struct CMUnitTest tests[] = {
         BOTH(test_the_writable_part),
         BOTH(test_no_log),
@@ -570,6 +595,8 @@ int main(void)
         BOTH(test_holds_its_log),
         BOTH(test_used_ring),
         LARGE(test_used_ring),
+        BOTH(test_used_ring_batch_over_the_end),
+        LARGE(test_used_ring_batch_over_the_end),
         BOTH(test_used_ring_not_asked_for),
         LARGE(test_used_ring_not_asked_for),
         BOTH(test_used_ring_at_the_given_address),

@@ -316,11 +316,9 @@ static void test_full_ring(void **state)
 
 int main(void)
 {
-#define EACH(name)                                                                               \
-    {#name, name, setup, teardown, NULL}, {#name "_events", name, setup_events, teardown, NULL}, \
-    {                                                                                            \
-#name "_at_the_wrap", name, setup_at_the_wrap, teardown, NULL                            \
-    }
+#define EACH(name)                                                      \
+    RIG_TEST(name, "", setup), RIG_TEST(name, "_events", setup_events), \
+        RIG_TEST(name, "_at_the_wrap", setup_at_the_wrap)
     const struct CMUnitTest tests[] = {
         EACH(test_drained_counts_what_the_backend_took),
         EACH(test_drained_refuses_impossible_bases),

@@ -1,7 +1,8 @@
 """Well-framed messages that ask for what cannot be: each is refused, nothing else happens.
 
 Every case is sent to a device that is not started, to one in pass-through and to one in shadow
-mode; afterwards the same connection goes on and the running device does I/O.
+mode; afterwards the same connection goes on and the running device does I/O. The back-end has 4
+queues; as some back-ends count pairs, 8 is the first index that is certainly none.
 """
 
 import os
@@ -49,13 +50,13 @@ CASES = {
     "NUM 65536": state(Id.SET_VRING_NUM, 0, 65536),
     "NUM 32769": state(Id.SET_VRING_NUM, 0, 32769),
     "NUM 0x80000000": state(Id.SET_VRING_NUM, 0, 0x80000000),
-    "NUM of queue 4": state(Id.SET_VRING_NUM, 4, 64),
+    "NUM of queue 8": state(Id.SET_VRING_NUM, 8, 64),
     "NUM of queue 0xffffffff": state(Id.SET_VRING_NUM, 0xFFFFFFFF, 64),
-    "BASE of queue 4": state(Id.SET_VRING_BASE, 4, 0),
+    "BASE of queue 8": state(Id.SET_VRING_BASE, 8, 0),
     "BASE 0x10000": state(Id.SET_VRING_BASE, 0, 0x10000),
-    "ENABLE of queue 4": state(Id.SET_VRING_ENABLE, 4, 1),
+    "ENABLE of queue 8": state(Id.SET_VRING_ENABLE, 8, 1),
     "ENABLE 2": state(Id.SET_VRING_ENABLE, 0, 2),
-    "ADDR of queue 4": addr(index=4),
+    "ADDR of queue 8": addr(index=8),
     "ADDR desc misaligned": addr(desc=8),
     "ADDR used misaligned": addr(used=2),
     "ADDR avail misaligned": addr(avail=1),
@@ -64,9 +65,9 @@ CASES = {
     "ADDR avail outside": addr(avail=HIGH),
     "ADDR desc at the top": addr(desc=TOP - 0x7F1200000000 - MIB),
     "ADDR flags": addr(flags=0x8),
-    "KICK of queue 4": (Id.SET_VRING_KICK, wire.u64(4), ["eventfd"]),
-    "CALL of queue 4": (Id.SET_VRING_CALL, wire.u64(4), ["eventfd"]),
-    "ERR of queue 4": (Id.SET_VRING_ERR, wire.u64(4), ["eventfd"]),
+    "KICK of queue 8": (Id.SET_VRING_KICK, wire.u64(8), ["eventfd"]),
+    "CALL of queue 8": (Id.SET_VRING_CALL, wire.u64(8), ["eventfd"]),
+    "ERR of queue 8": (Id.SET_VRING_ERR, wire.u64(8), ["eventfd"]),
     "KICK of queue 255, no fd": (Id.SET_VRING_KICK, wire.u64(255 | wire.NO_FD), []),
     "overlapping regions": table((0, MIB, HIGH, 0), (MIB - 4096, MIB, 2 * HIGH, 0)),
     "equal regions": table((0, MIB, HIGH, 0), (0, MIB, 2 * HIGH, 0)),
@@ -176,7 +177,8 @@ def again(made, state):
 def test_get_vring_base_of_no_queue(bench, state):
     """Whatever the answer, there is one, of 8 bytes."""
     made, vmm = ready(bench, state)
-    for index in (4, 255, 0xFFFFFFFF):
+    made.judged = False  # for some back-ends 4 queues are 4 pairs
+    for index in (4, 8, 255, 0xFFFFFFFF):
         flags = wire.VERSION | wire.NEED_REPLY
         vmm.post(Id.GET_VRING_BASE, wire.vring_state(index, 0), flags=flags)
         try:
@@ -213,7 +215,6 @@ def test_log_base_cases(bench, state):
         "size wraps": (TOP, 4096),
         "behind the file": (2 * MIB, 0),
         "offset behind the file": (4096, MIB),
-        "size 0": (0, 0),
     }
     failures = []
     for what, (size, offset) in cases.items():

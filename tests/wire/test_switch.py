@@ -7,6 +7,7 @@ from svqwire import message as wire
 from svqwire.backend import PROTOCOL
 from svqwire.bench import Bench
 from svqwire.flavours import FLAVOURS, Dpdk
+from svqwire.frontend import Refused
 from svqwire.load import Load
 from svqwire.memory import MIB, GuestMemory
 from svqwire.qmp import Qmp, QmpError
@@ -34,8 +35,11 @@ def test_toggles_under_load(bench, flavour):
     made.unit.vmm.stop()
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize("drain", ["before", "after"])
+# Those of the others that wait for their requests do so before they answer.
+EARLY = [("plain", "after"), ("rust-vmm", "after")]
+
+
+@pytest.mark.parametrize("flavour, drain", [(name, "before") for name in FLAVOURS] + EARLY)
 def test_requests_held_at_a_switch(bench, flavour, drain):
     """What the back-end holds is completed before, or only after it has given its index."""
     made = bench(backend=FLAVOURS[flavour], **rings(flavour))
@@ -177,23 +181,59 @@ def test_eight_regions(folder, closing):
 @pytest.mark.parametrize("mode", ["pass-through", "shadow"])
 @pytest.mark.parametrize("what", ["gpa", "uaddr"])
 def test_memory_where_svqd_s_is(bench, mode, what):
-    """The VMM adds memory at the very place that svqd chose for itself."""
+    """The VMM adds memory at the very place that svqd chose for itself: refused or taken."""
     made = bench(devices=2, shadow="on" if mode == "shadow" else "auto")
     unit = made.unit
     ours = {region.gpa for region in unit.guest.memory.regions}
     gpa, size, uaddr, _ = next(r for r in unit.backend.memory.regions if r[0] not in ours)
     place = (gpa, 0x7B0000000000) if what == "gpa" else (1 << 36, uaddr)
     region = unit.guest.memory.add(place[0], size, place[1])
-    unit.vmm.update_memory()
-    unit.vmm.sync()
-    for queue in unit.guest.queues:
-        for pool in queue.ring.buffers.values():
-            pool.region, pool.free = 2, {}
-    unit.io()
+    try:
+        unit.vmm.update_memory()
+    except Refused:
+        unit.guest.memory.remove(region)
+    else:
+        for queue in unit.guest.queues:
+            for pool in queue.ring.buffers.values():
+                pool.region, pool.free = 2, {}
     for enable in (True, False):
-        made.svqd.shadow("dev0", enable)
         unit.io()
-    assert region in unit.guest.memory.regions
+        made.svqd.shadow("dev0", enable)
+    unit.io()
+
+
+@pytest.mark.parametrize("what", ["gpa", "uaddr"])
+def test_table_where_svqd_s_is(bench, what):
+    """The same with a whole new table, while the shadow rings are in use."""
+    protocol = PROTOCOL & ~wire.P_MEM_SLOTS
+    made = bench(devices=2, shadow="on", backend_options=dict(protocol=protocol))
+    unit = made.unit
+    ours = {region.gpa for region in unit.guest.memory.regions}
+    gpa, size, uaddr, _ = next(r for r in unit.backend.memory.regions if r[0] not in ours)
+    place = (gpa, 0x7B0000000000) if what == "gpa" else (1 << 36, uaddr)
+    region = unit.guest.memory.add(place[0], size, place[1])
+    try:
+        unit.vmm.update_memory()
+    except Refused:
+        unit.guest.memory.remove(region)
+    unit.io()
+    made.svqd.shadow("dev0", False)
+    unit.io()
+
+
+def test_last_region_goes_while_shadowing(bench):
+    """The VMM's new table fills all 8 places, the one of the shadow rings included."""
+    protocol = PROTOCOL & ~wire.P_MEM_SLOTS
+    made = bench(devices=2, shadow="on", backend_options=dict(protocol=protocol))
+    unit = made.unit
+    for number in range(6):
+        unit.guest.memory.add((number + 8) << 32, MIB, 0x7C0000000000 + (number << 24))
+    try:
+        unit.vmm.update_memory()
+    except Refused:
+        pass
+    unit.io()
+    made.units[1].io()
 
 
 @pytest.mark.parametrize("shadow", ["on", "auto"])
@@ -201,13 +241,14 @@ def test_memory_table_under_load(bench, shadow):
     """A whole new table while requests are under way."""
     protocol = PROTOCOL & ~wire.P_MEM_SLOTS
     made = bench(shadow=shadow, backend_options=dict(protocol=protocol))
-    load = Load(made.unit.guest)
+    load, memory, added = Load(made.unit.guest), made.unit.guest.memory, []
     for number in range(20):
         load.wait_rounds(1)
-        region = made.unit.guest.memory.add((number + 8) << 32, MIB, 0x7C0000000000 + (number << 24))
+        uaddr = 0x7C0000000000 + (number << 24)
+        added.append(memory.add((number + 8) << 32, MIB, uaddr))
         made.unit.vmm.update_memory()
-        if number % 2:
-            made.unit.guest.memory.remove(region)
+        if len(added) > 4:
+            memory.remove(added.pop(0))
             made.unit.vmm.update_memory()
     load.wait_rounds(2)
     load.close()

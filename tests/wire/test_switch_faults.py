@@ -67,8 +67,8 @@ def test_dry_run_is_stable(made, enable):
     forbidden = {Id.SET_MEM_TABLE, Id.SET_FEATURES, Id.RESET_DEVICE, Id.RESET_OWNER,
                  Id.SET_PROTOCOL_FEATURES, Id.SET_OWNER}
     assert not forbidden & {m.id for m in first}, [m.name for m in first]
-    for message in (Id.SET_VRING_NUM, Id.SET_VRING_ADDR, Id.SET_VRING_BASE, Id.SET_VRING_CALL,
-                    Id.SET_VRING_KICK, Id.GET_VRING_BASE):
+    for message in (Id.SET_VRING_NUM, Id.SET_VRING_ADDR, Id.SET_VRING_BASE, Id.SET_VRING_KICK,
+                    Id.GET_VRING_BASE):
         assert sum(m.id == message for m in first) == 2, f"{message.name}: once a queue"
 
 
@@ -109,6 +109,7 @@ def test_back_end_falls_silent(made, enable):
 
 def test_back_end_refuses(made, enable):
     """Rolled back: the old mode serves on, nothing in flight is lost."""
+    made.judged = False  # messages of one batch follow before the refusal is seen
     messages = dry_run(made, enable)
     for number, message in enumerate(messages):
         unit = prepare(made, enable)
@@ -118,17 +119,27 @@ def test_back_end_refuses(made, enable):
         elif not message.flags & wire.NEED_REPLY:
             unit.backend.faults.clear()
             finish(unit)
+        elif spare_call(messages, number):
+            made.svqd.shadow("dev0", enable)
+            finish(unit)
         else:
-            error = made.svqd.refused("dev0", enable)
-            assert "Error enabling (see monitor)" in error.desc, error
             where = f"refused at message {number}, {message.name}"
+            error = made.svqd.refused("dev0", enable)
+            assert "Error enabling (see monitor)" in error.desc, f"{where}: {error}"
             assert made.svqd.device("dev0")["mode"] == WORDS[not enable], where
-            made.svqd.wait_log(rf"error: .*dev0.*{message.name}")
+            made.svqd.wait_log(rf"(warning|error): .*dev0.*{message.name}")
+            made.svqd.wait_log(r"error: .*dev0.*cannot switch")
             try:
                 finish(unit)
             except Late as late:
                 raise AssertionError(f"{where}: {late}") from late
         made.units[1].io(2)
+
+
+def spare_call(messages, number):
+    """A call for a ring that was just stopped, in case that more completes: nice to have."""
+    return (messages[number].id == Id.SET_VRING_CALL
+            and messages[number - 1].id == Id.GET_VRING_BASE)
 
 
 def continue_or_fresh(made, unit, enable):

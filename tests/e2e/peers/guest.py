@@ -15,9 +15,8 @@ from .wait import SCALE, Deadline, wait_for
 RAM = "262152k"
 # What the kernel says when a device misbehaves; the console must hold none of it.
 TROUBLE = re.compile(
-    r"I/O error|Buffer I/O|timed out|blocked for more than|Oops|BUG:|Call Trace|panic"
-    r"|is not a head|id \d+ out of range|cannot load|background",
-    re.IGNORECASE,
+    r"I/O error|timed out|blocked for more than|Oops|BUG: |Call Trace|Kernel panic"
+    r"|is not a head|id \d+ out of range|cannot load|background .* failed"
 )
 
 

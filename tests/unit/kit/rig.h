@@ -27,6 +27,11 @@
 #define INDIRECT  SVQ_BIT(SVQ_F_INDIRECT_DESC)
 #define IN_ORDER  SVQ_BIT(SVQ_F_IN_ORDER)
 
+/* A cmocka test of one setup among several; `suffix` makes its name. Wants a teardown(). */
+/* clang-format off: it takes the # for a directive */
+#define RIG_TEST(name, suffix, setup) {#name suffix, name, setup, teardown, NULL}
+/* clang-format on */
+
 struct rig {
     struct kit_memory memory;
     struct kit_split guest;

@@ -17,7 +17,7 @@ from .backqueue import BackQueue
 from .devicering import DeviceMemory, Translation
 from .dirtylog import LogWriter
 from .fault import Drop, Fault, Nack
-from .message import Message
+from .message import Id, Message
 from .table import violations
 from .wait import wait_until
 
@@ -29,6 +29,11 @@ PROTOCOL = (
     | wire.P_MEM_SLOTS | wire.P_DEVICE_STATE | wire.P_MTU | wire.P_RARP
 )
 LOGGING = wire.P_LOG_SHMFD
+TYPED = (
+    Id.GET_FEATURES, Id.GET_PROTOCOL_FEATURES, Id.GET_QUEUE_NUM, Id.GET_VRING_BASE,
+    Id.GET_CONFIG, Id.GET_MAX_MEM_SLOTS, Id.GET_STATUS, Id.SET_DEVICE_STATE_FD,
+    Id.CHECK_DEVICE_STATE, Id.SET_LOG_BASE,
+)
 CONFIG = bytes((7 * n + 1) & 0xFF for n in range(96))
 
 
@@ -221,7 +226,10 @@ class BackEnd:
         elif action == "alter":
             reply = fault.alter(reply)
         if reply and self.connection and action != "silent":
-            reply.send(self.connection)
+            try:
+                reply.send(self.connection)
+            except (BrokenPipeError, ConnectionResetError):
+                self._drop()
 
     def _handle(self, message, refuse=False):
         """Does what the message says; the answer to send, if any."""
@@ -234,6 +242,8 @@ class BackEnd:
                 raise Nack
             payload = handler(message)
         except Nack:
+            if message.id in TYPED:
+                raise Drop from None  # no answer could say no: rust-vmm ends the connection
             status = 1
         finally:
             self._close_fds(message)
@@ -377,12 +387,11 @@ class BackEnd:
 
     def on_set_vring_kick(self, message):
         queue = self.queue(message.u64() & 0xFF)
-        if queue.kick >= 0:
-            self.breach(f"a second SET_VRING_KICK for queue {queue.index}")
         if queue.addr is None or not queue.num:
             self.breach("SET_VRING_KICK before the ring is described")
             raise Nack
-        self.take_fd(message, "kick").start()
+        queue = self.take_fd(message, "kick")
+        queue.watch() if queue.ring else queue.start()
 
     def on_set_vring_call(self, message):
         """Signalled at once, as libvhost-user does: what went to the old one may not be seen."""

@@ -7,6 +7,10 @@ from .backend import BackEnd
 from .backqueue import BackQueue
 from .fault import Drop, Nack
 from .message import Id
+from .ring import NO_NOTIFY
+
+
+POLL = 0.001  # seconds: often enough to be quick, seldom enough for two cores
 
 
 class RustVmm(BackEnd):
@@ -87,6 +91,9 @@ class Crosvm(BackEnd):
 
     def on_set_vring_kick(self, message):
         queue = self.queue(message.u64() & 0xFF)
+        if queue.ring:
+            self.breach(f"a second SET_VRING_KICK for queue {queue.index}")
+            raise Drop
         queue.enabled = True
         super().on_set_vring_kick(message)
         if queue.ring.used_idx != queue.base:
@@ -123,11 +130,33 @@ class Dpdk(BackEnd):
         return bool(not self.acked_protocol & wire.P_STATUS or self.status & 4)
 
 
-class DpdkQueue(BackQueue):
+class PollingQueue(BackQueue):
+    """A ring that is polled, whatever its kick does; the driver is told to leave kicks out."""
+
+    def start(self):
+        super().start()
+        self.poll(self.ring)
+
+    def poll(self, ring):
+        if self.ring is not ring:
+            return
+        ring.used[0] = NO_NOTIFY
+        if self.runs():
+            self.process()
+        self.backend.later(POLL, lambda: self.poll(ring))
+
+    def runs(self):
+        return self.enabled
+
+
+class DpdkQueue(PollingQueue):
     def start(self):
         super().start()
         if self.ring.last_avail != self.ring.used_idx:
             self.ring.last_avail = self.ring.used_idx
+
+    def runs(self):
+        return self.enabled and self.backend.may_run
 
     def watch(self):
         if self.backend.may_run:
@@ -148,22 +177,30 @@ class Spdk(BackEnd):
         if enable:
             super().on_set_vring_enable(message)
 
+    def _reset_session(self):
+        super()._reset_session()
+        self.queues = [SpdkQueue(self, i) for i in range(self.queue_num)]
+        self.running_device = False
+
     def on_get_vring_base(self, message):
-        for queue in self.queues:
-            if queue.kick >= 0:
-                self.unwatch(queue.kick)
+        self.running_device = False
         return super().on_get_vring_base(message)
 
     def on_set_vring_kick(self, message):
         super().on_set_vring_kick(message)
-        for queue in self.queues:
-            queue.watch()
-            if queue.ring and queue.enabled:
-                queue.process()
+        self.running_device = True
 
     def on_get_config(self, message):
         offset, size, flags = wire.CONFIG.unpack_from(message.payload)
         return wire.config(offset, size, flags, bytes(self.config[:size]))
+
+
+class SpdkQueue(PollingQueue):
+    def watch(self):
+        """No eventfd is looked at."""
+
+    def runs(self):
+        return self.enabled and self.backend.running_device
 
 
 FLAVOURS = {"plain": BackEnd, "rust-vmm": RustVmm, "crosvm": Crosvm, "dpdk": Dpdk, "spdk": Spdk}

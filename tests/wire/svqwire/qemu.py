@@ -7,6 +7,7 @@ from .dirtylog import DirtyLog
 from .eventfd import EventFd
 from .memory import PAGE
 from .message import Id
+from .virtio_user import ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK
 from .vmm import BLK_CONFIG, Vmm
 
 
@@ -60,6 +61,16 @@ class Qemu(Vmm):
             self.vring_call(queue, self.masked[queue.index])
             self.vring_err(queue)
 
+    def set_features(self, value=None):
+        super().set_features(value)
+        self.add_status(FEATURES_OK)
+
+    def add_status(self, bits):
+        if self.protocol & wire.P_STATUS:
+            status = self.ask_u64(Id.GET_STATUS)
+            if status & bits != bits:
+                self.tell(Id.SET_STATUS, wire.u64(status | bits))
+
     def start(self, bases=None, calls=True):
         self.set_features(self.acceptable())
         self.update_memory()
@@ -67,6 +78,7 @@ class Qemu(Vmm):
             self.start_queue(queue, bases[queue.index] if bases else 0)
         for queue in self.guest.queues:
             self.vring_enable(queue)
+        self.add_status(ACKNOWLEDGE | DRIVER | DRIVER_OK)
         if calls and not self.early_calls:  # blk and fs: the real call comes last
             self.unmask()
 
@@ -101,6 +113,9 @@ class Qemu(Vmm):
             self.vring_call(queue, self.masked[queue.index])
 
     def stop(self):
+        """The status goes to 0 before the rings are stopped."""
+        if self.protocol & wire.P_STATUS:
+            self.tell(Id.SET_STATUS, wire.u64(0))
         bases = []
         for queue in self.guest.queues:
             self.vring_enable(queue, 0)
@@ -156,6 +171,7 @@ class QemuNet(Qemu):
                 self.vring_call(queue)
             for queue in pair:
                 self.vring_enable(queue)
+        self.add_status(ACKNOWLEDGE | DRIVER | DRIVER_OK)
 
     def announce(self, mac):
         self.tell(Id.SEND_RARP, mac + bytes(2))
