@@ -39,7 +39,8 @@ struct svq_log *dirty_relay_log(const struct svq_device *device)
 
 static void tell_relays(struct svq_device *device)
 {
-    for_each_queue(device, i, queue) wire_set_log(queue);
+    for_each_queue(device, i, queue)
+        wire_set_log(queue);
 }
 
 /* Send what LOG_ALL changes for the back-end: features, and each ring's own flag. */

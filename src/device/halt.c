@@ -154,6 +154,12 @@ int wire_halt(struct svq_queue *queue, int64_t deadline)
     uint32_t base;
     int err;
 
+    if (!queue->handed) {
+        /* It never started: the back-end has taken nothing of it. */
+        queue->wire = WIRE_NONE;
+        queue->absorbed = true;
+        return 0;
+    }
     if (queue->wire == WIRE_SHADOW)
         wire_hold(queue, true);
     else
@@ -163,6 +169,7 @@ int wire_halt(struct svq_queue *queue, int64_t deadline)
         wire_hold(queue, false);
         return err;
     }
+    queue->handed = false;
     if (queue->wire == WIRE_SHADOW) {
         queue->halted = true;
         queue->halted_at = base;

@@ -40,7 +40,8 @@ void svq_device_info(const struct svq_device *device, struct svq_device_info *in
         .last_switch_microseconds = device->last_switch_us,
         .last_error = device->last_error[0] ? device->last_error : NULL,
     };
-    for_each_queue(device, i, queue) info->queues = i + 1;
+    for_each_queue(device, i, queue)
+        info->queues = i + 1;
 }
 
 struct snapshot {

@@ -60,6 +60,7 @@ struct svq_queue {
 
     bool started; /* between SET_VRING_KICK and GET_VRING_BASE */
     enum wire wire;
+    bool handed;   /* the back-end was told to start it */
     uint16_t skew; /* direct: available index minus used index with nothing in flight */
 
     /* While wired through a relay. */
@@ -224,10 +225,13 @@ void queue_end(struct svq_queue *queue);
 /* ---- wire.c -----------------------------------------------------------------------------------
  */
 
-/* Give the back-end the guest's ring, from queue->base on. Queued; flush afterwards. */
+/* Describe the guest's ring to the back-end, from queue->base on. Queued; flush, then wire_start().
+ */
 int wire_direct(struct svq_queue *queue);
-/* Make a relay and give the back-end its shadow ring. Queued; flush, then wire_shadow_go(). */
+/* Make a relay and describe its shadow ring to the back-end. Likewise. */
 int wire_shadow(struct svq_queue *queue);
+/* The ring as described starts. Queued; flush, then wire_shadow_go() for a relay. */
+int wire_start(struct svq_queue *queue);
 int wire_shadow_go(struct svq_queue *queue);
 /* Wake both ends of a ring that has just been wired: neither may wait for the other. */
 void wire_wake(struct svq_queue *queue);
@@ -235,7 +239,8 @@ void wire_call_guest(struct svq_queue *queue);
 /* A direct ring starts: remember how its two indices lie to each other. */
 void wire_note_start(struct svq_queue *queue);
 
-/* A shadow ring that was halted goes on where it stopped. Queued; flush, then wire_wake(). */
+/* Describe a shadow ring that was halted, from where it stopped. Queued; flush, then wire_start().
+ */
 int wire_resume(struct svq_queue *queue);
 /* End a relay; queue->base is where the next device starts. The back-end no longer serves it. */
 void wire_dismantle(struct svq_queue *queue);

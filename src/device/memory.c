@@ -101,6 +101,25 @@ static unsigned copy_table(const struct svq_map *map, struct svq_region *table, 
     return count;
 }
 
+/* Does the back-end use the shadow rings now? Then they cannot move. */
+static bool rings_in_use(const struct svq_device *device)
+{
+    for_each_queue(device, i, queue)
+        if (queue->wire == WIRE_SHADOW)
+            return true;
+    return false;
+}
+
+/* Where the shadow rings are to be beside this map: where they are, if that is possible. */
+static uint64_t choose_place(const struct svq_device *device, const struct svq_map *map)
+{
+    uint64_t size = device->s.rings->size;
+
+    if (device->s.rings_offered && !collides(map, device->s.rings_addr, size))
+        return device->s.rings_addr;
+    return place_rings(map, size);
+}
+
 /* The whole table, the shadow rings last, if they fit. */
 static int send_table(struct svq_device *device, const struct svq_map *map)
 {
@@ -111,24 +130,28 @@ static int send_table(struct svq_device *device, const struct svq_map *map)
     unsigned count = copy_table(map, table, false);
     uint64_t addr = 0;
 
-    device->s.rings_offered = false;
     if (device->s.rings) {
         if (count + 1 > limit)
             count = copy_table(map, table, true);
         if (count + 1 <= limit)
-            addr = place_rings(map, device->s.rings->size);
+            addr = choose_place(device, map);
         else
             svq_warning(device->id,
-                        "the front-end uses all %u memory regions that the back-end "
-                        "takes: no room for shadow rings",
+                        "the front-end uses all %u memory regions that the back-end takes: no "
+                        "room for shadow rings",
                         limit);
     }
+    if (rings_in_use(device) && addr != device->s.rings_addr) {
+        svq_error(device->id, "refused a memory table that takes the place of the shadow rings");
+        return -EBUSY;
+    }
+    device->s.rings_offered = addr;
     if (addr) {
         device->s.rings_addr = addr;
-        device->s.rings_offered = true;
         table[count++] = rings_region(device);
     }
-    return device->backend->ops->set_mem_table(device->backend, table, count);
+    return device_backend_did(device,
+                              device->backend->ops->set_mem_table(device->backend, table, count));
 }
 
 /* Take a new map into use; relays stop using the old one before it goes. */
@@ -137,7 +160,8 @@ static void use_map(struct svq_device *device, struct svq_map *map)
     struct svq_map *old = device->s.map;
 
     device->s.map = map;
-    for_each_queue(device, i, queue) wire_set_map(queue);
+    for_each_queue(device, i, queue)
+        wire_set_map(queue);
     svq_map_unref(old);
 }
 
@@ -188,8 +212,7 @@ int memory_set_table(struct svq_device *device, struct svq_vu_message *msg,
     if (!err) {
         err = send_table(device, map);
         if (!err)
-            err = device->backend->ops->flush(device->backend);
-        device_backend_did(device, err);
+            err = device_backend_did(device, device->backend->ops->flush(device->backend));
     }
     if (err)
         svq_map_unref(map);

@@ -79,25 +79,28 @@ static bool direct(const struct svq_queue *queue)
 /* ---- Starting and stopping ----------------------------------------------------------------------
  */
 
-/* Connect a ring that runs, in the device's mode. */
-static int queue_start(struct svq_queue *queue)
+/* Connect a ring in the device's mode. */
+static int connect_ring(struct svq_queue *queue)
 {
-    int err;
+    bool shadow = queue->device->s.shadow;
+    int err = shadow ? wire_shadow(queue) : wire_direct(queue);
 
-    if (!queue_runs(queue) || queue->wire != WIRE_NONE)
-        return 0;
-    if (!queue->device->s.shadow)
-        return flushed(queue, wire_direct(queue));
-    err = wire_shadow(queue);
     if (!err)
         err = flushed(queue, 0);
     if (!err)
+        err = flushed(queue, wire_start(queue));
+    if (!err && shadow)
         err = wire_shadow_go(queue);
-    if (err)
-        wire_dismantle(queue);
-    else
+    if (!err)
         wire_wake(queue);
+    else if (queue->relay)
+        wire_dismantle(queue);
     return err;
+}
+
+static int queue_start(struct svq_queue *queue)
+{
+    return queue_runs(queue) && queue->wire == WIRE_NONE ? connect_ring(queue) : 0;
 }
 
 void queue_stop(struct svq_queue *queue)
@@ -262,12 +265,7 @@ static int rewire(struct svq_queue *queue)
 {
     int err = wire_halt(queue, svq_deadline(backend_of(queue)->drain_timeout));
 
-    if (err && err != -ETIMEDOUT)
-        return err;
-    err = flushed(queue, wire_direct(queue));
-    if (!err)
-        wire_wake(queue);
-    return err;
+    return err && err != -ETIMEDOUT ? err : connect_ring(queue);
 }
 
 int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
@@ -305,6 +303,7 @@ int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
         return rewire(queue);
     if (direct(queue) && !queue->absorbed) {
         queue->wire = WIRE_DIRECT;
+        queue->handed = true;
         wire_note_start(queue);
         return tell_fd(queue, SVQ_VU_SET_VRING_KICK, fd);
     }

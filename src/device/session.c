@@ -237,7 +237,8 @@ void session_end(struct svq_device *device)
     const char *why = device->s.over ? device->s.over : "back-end cannot be reached";
 
     /* First nobody moves descriptors any more, then the peers go, then memory. */
-    for_each_queue(device, i, queue) queue_end(queue);
+    for_each_queue(device, i, queue)
+        queue_end(queue);
     channel_end(device);
     device->backend->ops->close(device->backend);
     close(device->s.fd);

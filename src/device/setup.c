@@ -145,8 +145,7 @@ int setup_reset(struct svq_device *device, struct svq_vu_message *msg, struct sv
     if (!err)
         err = device->backend->ops->flush(device->backend);
     /* The back-end has let go of the rings, or is gone: no relay may go on. */
-    for_each_queue(device, i, queue)
-    {
+    for_each_queue(device, i, queue) {
         queue_stop(queue);
         queue->enabled = false;
     }
@@ -259,6 +258,7 @@ int setup_set_status(struct svq_device *device, struct svq_vu_message *msg,
 
     /* Status 0 resets the device; its rings are gone even if the front-end never stopped them. */
     if (msg->payload.u64 == 0)
-        for_each_queue(device, i, queue) queue_stop(queue);
+        for_each_queue(device, i, queue)
+            queue_stop(queue);
     return device_backend_did(device, err);
 }

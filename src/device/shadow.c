@@ -14,14 +14,18 @@
 
 bool shadow_device_started(const struct svq_device *device)
 {
-    for_each_queue(device, i, queue) if (queue->started) return true;
+    for_each_queue(device, i, queue)
+        if (queue->started)
+            return true;
     return false;
 }
 
 /* Is any ring with the back-end now? */
 static bool wired(const struct svq_device *device)
 {
-    for_each_queue(device, i, queue) if (queue->wire != WIRE_NONE) return true;
+    for_each_queue(device, i, queue)
+        if (queue->wire != WIRE_NONE)
+            return true;
     return false;
 }
 
@@ -35,8 +39,7 @@ const char *shadow_obstacle(struct svq_device *device)
         device_error(device, "cannot be shadowed: its policy is shadow=off");
         return CAUSE_FAILED;
     }
-    for_each_queue(device, i, queue)
-    {
+    for_each_queue(device, i, queue) {
         if (!queue->started || !queue->big_endian)
             continue;
         device_error(device, "cannot be shadowed: queue %u is big endian", queue->index);
@@ -70,8 +73,7 @@ static int halt_all(struct svq_device *device)
 {
     int64_t deadline = svq_deadline(device->backend->drain_timeout);
 
-    for_each_queue(device, i, queue)
-    {
+    for_each_queue(device, i, queue) {
         int err;
 
         if (queue->wire == WIRE_NONE)
@@ -88,43 +90,44 @@ static int halt_all(struct svq_device *device)
     return 0;
 }
 
+/* Start every ring that has been described to the back-end. */
+static int start_all(struct svq_device *device)
+{
+    int err = flush(device);
+
+    for_each_queue(device, i, queue)
+        if (queue->wire != WIRE_NONE && !queue->handed && !err)
+            err = wire_start(queue);
+    return err ? err : flush(device);
+}
+
 /* Connect every ring that runs in the mode that the device has now. */
 static int wire_all(struct svq_device *device)
 {
     int err = 0;
 
     for_each_queue(device, i, queue)
-    {
-        if (queue->wire != WIRE_NONE || !queue_runs(queue))
-            continue;
-        err = device->s.shadow ? wire_shadow(queue) : wire_direct(queue);
-        if (err)
-            return err;
-    }
-    err = flush(device);
-    if (err || !device->s.shadow)
-        return err;
+        if (queue->wire == WIRE_NONE && queue_runs(queue) && !err)
+            err = device->s.shadow ? wire_shadow(queue) : wire_direct(queue);
+    if (!err)
+        err = start_all(device);
     for_each_queue(device, i, queue)
-    {
-        if (!queue->relay || queue->lane)
-            continue;
-        err = wire_shadow_go(queue);
-        if (err)
-            return err;
-    }
-    return 0;
+        if (queue->relay && !queue->lane && !err)
+            err = wire_shadow_go(queue);
+    return err;
 }
 
 static void wake_all(struct svq_device *device)
 {
-    for_each_queue(device, i, queue) if (queue->wire != WIRE_NONE) wire_wake(queue);
+    for_each_queue(device, i, queue)
+        if (queue->wire != WIRE_NONE)
+            wire_wake(queue);
 }
 
 /* Take the rings back from the back-end, however far it got with them. */
 static void unwire_all(struct svq_device *device)
 {
-    for_each_queue(device, i, queue)
-    {
+    for_each_queue(device, i, queue) {
         if (queue->wire != WIRE_NONE && !queue->halted)
             wire_halt(queue, svq_deadline(device->backend->drain_timeout));
         if (queue->relay)
@@ -172,9 +175,11 @@ static void resume_all(struct svq_device *device)
 
     if (device->s.over)
         return;
-    for_each_queue(device, i, queue) if (queue->halted && !err) err = wire_resume(queue);
+    for_each_queue(device, i, queue)
+        if (queue->halted && !err)
+            err = wire_resume(queue);
     if (!err)
-        err = flush(device);
+        err = start_all(device);
     if (!err)
         wake_all(device);
     else if (!device->s.over)
@@ -189,7 +194,8 @@ static int switch_off(struct svq_device *device)
         resume_all(device);
         return err;
     }
-    for_each_queue(device, i, queue) wire_dismantle(queue);
+    for_each_queue(device, i, queue)
+        wire_dismantle(queue);
     device->s.shadow = false;
     err = wire_all(device);
     if (err)

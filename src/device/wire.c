@@ -3,8 +3,9 @@
  * A ring's connection to the back-end.
  *
  * Back-ends forget a ring's kick, call and addresses when they answer GET_VRING_BASE, so every
- * (re)start tells all of it, in the order that suits them all: size, addresses, index, call, then
- * kick, which starts a crosvm back-end's ring and must find the call set, then enable.
+ * (re)start tells all of it, in the order that suits them all: size, index, addresses, call, then
+ * kick, which starts a crosvm back-end's ring and must find the call set, then enable. What comes
+ * before the kick is acked before the kick goes out: a ring must not start on half of its settings.
  */
 #include "device/internal.h"
 
@@ -30,7 +31,6 @@ struct wiring {
     unsigned num;
     uint32_t base;
     int call;
-    int kick;
     int err;
 };
 
@@ -43,17 +43,26 @@ static int tell(struct svq_queue *queue, const struct wiring *w)
 
     err = ops->set_vring_num(backend, index, w->num);
     if (!err)
-        err = ops->set_vring_addr(backend, &w->addr);
-    if (!err)
         err = ops->set_vring_base(backend, index, w->base);
+    if (!err)
+        err = ops->set_vring_addr(backend, &w->addr);
     if (!err)
         err = ops->set_vring_fd(backend, SVQ_VU_SET_VRING_CALL, index, w->call);
     if (!err && w->err >= 0)
         err = ops->set_vring_fd(backend, SVQ_VU_SET_VRING_ERR, index, w->err);
-    if (!err)
-        err = ops->set_vring_fd(backend, SVQ_VU_SET_VRING_KICK, index, w->kick);
+    return device_backend_did(queue->device, err);
+}
+
+int wire_start(struct svq_queue *queue)
+{
+    struct svq_backend *backend = queue->device->backend;
+    int kick = queue->wire == WIRE_SHADOW ? queue->backend_kick : queue->kick;
+    int err;
+
+    queue->handed = true;
+    err = backend->ops->set_vring_fd(backend, SVQ_VU_SET_VRING_KICK, queue->index, kick);
     if (!err && queue->enabled && backend->features & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES))
-        err = ops->set_vring_enable(backend, index, true);
+        err = backend->ops->set_vring_enable(backend, queue->index, true);
     return device_backend_did(queue->device, err);
 }
 
@@ -94,7 +103,6 @@ int wire_direct(struct svq_queue *queue)
         .num = queue->num,
         .base = queue->base,
         .call = queue->call,
-        .kick = queue->kick,
         .err = queue->err,
     };
 
@@ -190,7 +198,6 @@ static struct wiring shadow_wiring(const struct svq_queue *queue, uint32_t base)
         .num = queue->num,
         .base = base,
         .call = queue->backend_call,
-        .kick = queue->backend_kick,
         .err = -1,
     };
 }
@@ -291,6 +298,7 @@ void wire_dismantle(struct svq_queue *queue)
     svq_relay_free(queue->relay);
     queue->relay = NULL;
     queue->halted = false;
+    queue->handed = false;
     queue->wire = WIRE_NONE;
     queue->absorbed = true;
 }

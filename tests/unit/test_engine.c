@@ -349,6 +349,38 @@ static void test_turn(void **state)
     svq_engine_free(engine);
 }
 
+static bool comes_through(struct queue *q)
+{
+    for (unsigned ms = 0; ms < TRAFFIC_STALL_MS; ms++) {
+        if (kit_get16(&q->shadow.avail->idx) == 1)
+            return true;
+        usleep(1000);
+    }
+    return false;
+}
+
+/* A guest without a kick fd is polled; with one it is not, until it kicks. */
+static void test_no_kick_fd(void **state)
+{
+    struct svq_engine *engine = queue_new_engine(1, 0);
+    struct queue q;
+
+    (void)state;
+    queue_init(&q, 8, 0, 1);
+    queue_make_relay(&q, QUEUE_BASE);
+    queue_make_lane(&q, engine);
+    assert_int_equal(svq_lane_set_guest_kick(q.lane, -1), 0);
+    usleep(20000);
+    queue_offer(&q);
+    assert_true(comes_through(&q));
+    assert_int_equal(svq_lane_set_guest_kick(q.lane, q.guest_kick), 0);
+    usleep(20000); /* it falls asleep */
+    assert_int_equal(kit_get16(&q.ring.used->flags), 0);
+    queue_drop_lane(&q);
+    queue_free(&q);
+    svq_engine_free(engine);
+}
+
 /* ---- Faults ---------------------------------------------------------------------------------- */
 
 static bool readable(int fd, int ms)
@@ -495,6 +527,7 @@ int main(void)
         cmocka_unit_test(test_kick_fd_changes),
         cmocka_unit_test(test_switches_under_load),
         cmocka_unit_test(test_turn),
+        cmocka_unit_test(test_no_kick_fd),
         cmocka_unit_test(test_a_fault_stays_where_it_happened),
         cmocka_unit_test(test_a_faulted_lane_goes_before_it_is_reported),
         cmocka_unit_test(test_idle_sleeps),

@@ -348,9 +348,14 @@ static void test_indirect_nested(void **state)
     check_indirect(*state, RIG_TABLES, 16, 0);
 }
 
+/* Its first entry is a good chain; its second one lies beyond the end of memory. */
 static void test_indirect_outside_memory(void **state)
 {
-    check_indirect(*state, RIG_END - 8, 16, 0);
+    struct rig *rig = *state;
+    struct kit_desc *last = kit_memory_at(&rig->memory, RIG_END - 16, 16);
+
+    *last = (struct kit_desc){RIG_DATA, 1, 0, 0};
+    check_indirect(rig, RIG_END - 16, 32, 0);
 }
 
 static void test_indirect_that_wraps(void **state)

@@ -167,7 +167,11 @@ static void test_zero_length_buffers(void **state)
     struct kit_chain direct = {bufs, 4, 4, 0, false, &direct};
     struct kit_chain indirect = {bufs, 4, 0, RIG_TABLES, true, &indirect};
     struct kit_chain empty = {&bufs[2], 1, 1, 0, false, &empty};
+    /* No bytes are nowhere: the address may be anything. */
+    struct kit_buf nothing[2] = {{0, 0, false}, {UINT64_MAX, 0, true}};
+    struct kit_chain nowhere = {nothing, 2, 2, 0, false, &nowhere};
 
+    pass(rig, &nowhere, 1, 0);
     pass(rig, &direct, 8, 8);
     pass(rig, &indirect, 7, 7);
     pass(rig, &empty, 0, 0);

@@ -237,3 +237,36 @@ def test_ring_order_of_a_busy_device(route, guest, closing):
         for queue in vm.queues:
             queue.io(40, depth=8)
     vmm.quiet()
+
+
+@pytest.mark.parametrize("kind", ["direct", "pass-through", "shadow", "flip"])
+def test_reconnect_with_requests_lost(route, guest, closing):
+    """Cloud Hypervisor goes on at avail.idx: what was in flight is skipped, and used.idx stays
+    behind for ever. Everything else works on, switches included."""
+    way, vm = route(), guest(2, **MODERN)
+    way.tolerate(REFUSED)
+    vmm = connected(closing, way, vm)
+    vmm.start()
+    vm.io(16)
+    way.backend.hold, way.backend.drain = True, "never"
+    for queue in vm.queues:
+        for _ in range(3):
+            queue.submit([b"lost"], [16])
+    wait_until(lambda: way.backend.held() == 6, "the requests to be held")
+    way.backend.disconnect()
+    assert vmm.closed_by_peer()
+    way.backend.hold, way.backend.drain = False, "before"
+    protocol = vmm.protocol
+    vmm.close()
+    vmm = closing(CloudHypervisor(way.address(), vm))
+    for queue in vm.queues:
+        queue.ring.outstanding.clear()
+    vmm.reconnect(protocol)
+    for _ in range(4):
+        vm.io(16)
+        way.turn()
+        vm.io(16)
+        vmm.pause()
+        vmm.resume()
+    vmm.quiet()
+    assert all(q.ring.used_idx() == (q.ring.avail_idx - 3) & 0xFFFF for q in vm.queues)

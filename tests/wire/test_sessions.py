@@ -32,7 +32,7 @@ def test_many_sessions(bench):
             sizes.append((made.svqd.rss(), made.svqd.maps()))
     if not sanitized():
         assert sizes[2][0] - sizes[0][0] <= SLACK_KIB, f"(KiB, maps): {sizes}"
-    assert sizes[2][1] <= sizes[0][1] + 2, f"(KiB, maps): {sizes}"
+        assert sizes[2][1] <= sizes[0][1] + 2, f"(KiB, maps): {sizes}"
 
 
 def test_toggles_leak_nothing(bench):
@@ -46,7 +46,7 @@ def test_toggles_leak_nothing(bench):
         made.svqd.shadow("dev0", False)
     unit.io()
     made.svqd.wait_fds(fds)
-    assert made.svqd.maps() <= maps + 2
+    assert sanitized() or made.svqd.maps() <= maps + 2
 
 
 def test_devices_come_and_go(bench):
@@ -66,7 +66,7 @@ def test_devices_come_and_go(bench):
         unit.backend.wait_disconnected()
         made.qmp.drain().clear()
     made.svqd.wait_fds(fds)
-    assert made.svqd.maps() <= maps + 2
+    assert sanitized() or made.svqd.maps() <= maps + 2
     made.idle_fds = fds
 
 
@@ -74,7 +74,7 @@ def test_pass_through_costs_nothing(bench):
     """I/O in pass-through goes past svqd: no CPU and no wake-up of its own."""
     made = bench(devices=2)
     made.alive()
-    made.svqd.device("dev0")
+    wait_until(lambda: settled(made.svqd), "svqd to come to rest")
     start = made.svqd.effort()
     for _ in range(20):
         for unit in made.units:
@@ -90,7 +90,6 @@ def test_pass_through_after_a_switch_costs_nothing(bench):
     made.alive()
     made.svqd.shadow("dev0", False)
     made.alive()
-    made.svqd.device("dev0")
     wait_until(lambda: settled(made.svqd), "svqd to come to rest")
     start = made.svqd.effort()
     for _ in range(20):

@@ -67,7 +67,7 @@ class Guest:
             "-smp", cpus, "-m", RAM,
             "-object", f"memory-backend-memfd,id=mem0,size={RAM},share=on",
             "-kernel", kernel.image, "-initrd", initramfs,
-            "-append", "console=ttyS0 panic=-1 quiet",
+            "-append", "console=ttyS0 panic=-1 quiet no_timer_check",
             "-chardev", f"file,id=console,path={self.console_path}", "-serial", "chardev:console",
             "-chardev", f"socket,id=port,path={self._port_path},server=on,wait=off",
             "-serial", "chardev:port",

@@ -32,7 +32,7 @@ class Testpmd:
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
 
-    def __init__(self, bench, name, ports, forward, queues=1, args=(), cores=1):
+    def __init__(self, bench, name, ports, forward, queues=1, args=(), cores=1, patient=False):
         prefix = f"{os.path.basename(bench.folder)}-{name}"
         self.run_folder = os.path.join(
             "/var/run" if os.getuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "/tmp"),
@@ -50,6 +50,8 @@ class Testpmd:
         argv += ["--disable-link-check", "--no-flush-rx"]
         argv += [f"--rxq={queues}", f"--txq={queues}", "--rxd=1024", "--txd=1024"]
         argv += [f"--forward-mode={forward}", *args]
+        if patient:
+            argv += [f"--cmdline-file={self._patience(bench, name, forward)}"]
         # It polls for ever: let whoever has real work go first.
         self.process = bench.spawn(name, argv, nice=10)
         bench.on_close(self.end)
@@ -57,6 +59,15 @@ class Testpmd:
         self.process.wait_log("Press enter to exit", timeout=60)
         self._telemetry = self.process.wait_until(self._connect, "telemetry accepts")
         self._telemetry.recv(65536)
+
+    @staticmethod
+    def _patience(bench, name, forward):
+        """testpmd drops the packet in its hands when the other ring is stopped, which DPDK does
+        for a whole device at any GET_VRING_BASE. With retries it keeps it until the ring is back."""
+        path = bench.path(f"{name}.cmd")
+        with open(path, "w") as file:
+            file.write(f"set burst tx delay 100 retry 10000\nset fwd {forward} retry\n")
+        return path
 
     def _connect(self):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -28,7 +28,7 @@
 #define IN_ORDER  SVQ_BIT(SVQ_F_IN_ORDER)
 
 /* A cmocka test of one setup among several; `suffix` makes its name. Wants a teardown(). */
-/* clang-format off: it takes the # for a directive */
+/* clang-format off */
 #define RIG_TEST(name, suffix, setup) {#name suffix, name, setup, teardown, NULL}
 /* clang-format on */
 

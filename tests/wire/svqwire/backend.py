@@ -47,6 +47,8 @@ class BackEnd:
         self.config, self.slots, self.state = bytearray(CONFIG), 16, b"state" * 1000
         self.order, self.hold, self.drain, self.short, self.corrupt = "fifo", False, "before", 0, None
         self.keeps_call = True
+        self.keep_memory = False  # True: the fds of memory regions are kept in `memory_fds`
+        self.memory_fds = []
         self.log, self.violations, self.faults = [], [], []
         self.sessions = 0
         self.connection = None
@@ -196,6 +198,8 @@ class BackEnd:
         self.connection = None
         for queue in self.queues:
             queue.close()
+        while self.memory_fds:
+            os.close(self.memory_fds.pop()[1])
         if self.requests:
             self.requests.close()
             self.requests = None
@@ -314,13 +318,18 @@ class BackEnd:
         memory = DeviceMemory()
         for position in range(count):
             region = wire.MEM_REGION.unpack_from(message.payload, 8 + 32 * position)
-            memory.add(*region, message.fds[position])
+            self.add_region(memory, region, message.fds[position])
         self.use_memory(memory)
 
     def on_add_mem_reg(self, message):
         region = wire.MEM_REGION.unpack_from(message.payload, 8)
-        self.memory.add(*region, message.fds[0])
+        self.add_region(self.memory, region, message.fds[0])
         self.use_memory(self.memory)
+
+    def add_region(self, memory, region, fd):
+        memory.add(*region, fd)
+        if self.keep_memory:
+            self.memory_fds.append((region[0], os.dup(fd)))
 
     def on_rem_mem_reg(self, message):
         gpa, size, uaddr, _ = wire.MEM_REGION.unpack_from(message.payload, 8)
