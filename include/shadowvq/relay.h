@@ -97,8 +97,8 @@ unsigned svq_relay_poll(struct svq_relay *relay);
 /**
  * svq_relay_arm() - ask both sides to notify from now on, then look again.
  *
- * Return: true when there is work after all (poll again), false when it is safe to sleep until a
- * kick or a call arrives.
+ * Return: true when there is work, or a new fault, after all (poll again), false when it is safe to
+ * sleep until a kick or a call arrives.
  */
 bool svq_relay_arm(struct svq_relay *relay);
 
@@ -123,8 +123,8 @@ int svq_relay_drained(const struct svq_relay *relay, uint16_t base);
 
 /**
  * svq_relay_detach() - end of this shadow: leave the guest's ring as a device that starts at the
- * returned index expects it, with notifications asked for. Call once drained (or to give up: then
- * the chains in flight are lost with the back-end).
+ * returned index expects it, with notifications asked for. Call once drained; called earlier,
+ * chains that are in flight and older than a completed one are lost with the back-end.
  *
  * Return: the guest's next available index.
  */

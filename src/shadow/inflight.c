@@ -171,7 +171,8 @@ static void free_slots(struct inflight *t, uint16_t head, uint16_t slots)
 }
 
 const char *inflight_take(struct inflight *t, const struct svq_map *map,
-                          const struct split_desc *guest, struct split_desc *shadow, uint16_t head)
+                          const struct split_desc *guest, struct split_desc *shadow, uint16_t head,
+                          uint16_t position)
 {
     struct inflight_chain *chain = &t->chains[head];
     struct draft draft = {0};
@@ -188,6 +189,7 @@ const char *inflight_take(struct inflight *t, const struct svq_map *map,
     }
     chain->bytes = draft.bytes;
     chain->writable = draft.writable;
+    chain->position = position;
     chain->slots = draft.slots;
     t->order[t->order_next] = head;
     t->order_next = order_step(t, t->order_next);
@@ -232,4 +234,33 @@ void inflight_release(struct inflight *t, uint16_t head)
     chain->table_len = 0;
     t->order_first = order_step(t, t->order_first);
     t->count--;
+}
+
+uint16_t inflight_newest(const struct inflight *t, uint16_t next, uint16_t limit)
+{
+    uint16_t place = t->order_next, count = 0;
+
+    while (count < limit) {
+        const struct inflight_chain *chain;
+
+        place = place ? place - 1 : t->num - 1;
+        chain = &t->chains[t->order[place]];
+        /* A head may have completed and come again: only its position tells. */
+        if (!chain->slots || chain->position != (uint16_t)(next - 1 - count))
+            break;
+        count++;
+    }
+    return count;
+}
+
+uint16_t inflight_batch(const struct inflight *t, uint32_t head, uint16_t limit)
+{
+    uint16_t place = t->order_first;
+
+    for (uint16_t count = 1; count <= limit; count++) {
+        if (t->order[place] == head)
+            return count;
+        place = order_step(t, place);
+    }
+    return 0;
 }

@@ -20,6 +20,7 @@ struct inflight_chain {
     uint32_t table_len;       /* entries that this chain has there; 0: no indirect part */
     uint64_t bytes;           /* of all buffers */
     uint64_t writable;        /* of the device-writable ones */
+    uint16_t position;        /* in the shadow's available ring: its index when it was put there */
     uint16_t slots;           /* descriptor slots held; 0: no chain in flight at this head */
 };
 
@@ -47,7 +48,21 @@ void inflight_fini(struct inflight *t);
  * Return: NULL, or what is wrong with the chain (static text); then nothing is in flight for it.
  */
 const char *inflight_take(struct inflight *t, const struct svq_map *map,
-                          const struct split_desc *guest, struct split_desc *shadow, uint16_t head);
+                          const struct split_desc *guest, struct split_desc *shadow, uint16_t head,
+                          uint16_t position);
+
+/**
+ * inflight_newest() - how many of the chains put last are all still in flight, without a completed
+ * one among them; at most `limit`.
+ * @next: the index after the newest one
+ */
+uint16_t inflight_newest(const struct inflight *t, uint16_t next, uint16_t limit);
+
+/**
+ * inflight_batch() - IN_ORDER: how many chains does a used entry complete that names `head`?
+ * Return: 1 to limit, or 0 when head is not among the `limit` oldest.
+ */
+uint16_t inflight_batch(const struct inflight *t, uint32_t head, uint16_t limit);
 
 static inline bool inflight_outstanding(const struct inflight *t, uint32_t head)
 {

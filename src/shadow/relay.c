@@ -172,17 +172,18 @@ static bool complete_chain(struct svq_relay *relay, uint16_t head, uint64_t len)
 static uint16_t complete_in_order(struct svq_relay *relay, struct split_used_elem elem,
                                   uint16_t limit)
 {
-    for (uint16_t done = 1; done <= limit; done++) {
-        uint16_t head = inflight_oldest(&relay->inflight);
-        bool last = head == elem.id;
+    uint16_t batch = inflight_batch(&relay->inflight, elem.id, limit);
 
-        if (!complete_chain(relay, head, last ? elem.len : UINT64_MAX))
+    if (!batch)
+        set_fault(relay, SVQ_SIDE_BACKEND,
+                  "used entry out of order although IN_ORDER was negotiated");
+    for (uint16_t done = 1; done <= batch; done++) {
+        uint16_t head = inflight_oldest(&relay->inflight);
+
+        if (!complete_chain(relay, head, done == batch ? elem.len : UINT64_MAX))
             return 0;
-        if (last)
-            return done;
     }
-    set_fault(relay, SVQ_SIDE_BACKEND, "used entry out of order although IN_ORDER was negotiated");
-    return 0;
+    return batch;
 }
 
 /* The next used entry. Return: how many used entries it stands for, 0 after a fault. */
@@ -256,7 +257,7 @@ static unsigned forward(struct svq_relay *relay)
             fault = "available head is out of range";
         else
             fault = inflight_take(&relay->inflight, relay->map, relay->guest.desc,
-                                  relay->backend.desc, head);
+                                  relay->backend.desc, head, relay->backend.avail_idx);
         if (fault) {
             set_fault(relay, SVQ_SIDE_GUEST, fault);
             break;
@@ -294,6 +295,8 @@ bool svq_relay_arm(struct svq_relay *relay)
     if (relay->fault)
         return false;
     ask_guest(relay, true);
+    if (relay->fault)
+        return true; /* to be polled for */
     if (!relay->hold)
         split_driver_ask(&relay->backend, true);
     /*
@@ -325,16 +328,21 @@ void svq_relay_hold(struct svq_relay *relay, bool hold)
 
 int svq_relay_drained(const struct svq_relay *relay, uint16_t base)
 {
+    const struct inflight *t = &relay->inflight;
     uint16_t untaken = relay->backend.avail_idx - base;
 
-    if (untaken > relay->inflight.count)
+    /* What it never took must all be in flight: else it completed what it did not take. */
+    if (untaken > t->count || inflight_newest(t, relay->backend.avail_idx, untaken) < untaken)
         return -EPROTO;
-    return untaken == relay->inflight.count;
+    return untaken == t->count;
 }
 
 uint16_t svq_relay_detach(struct svq_relay *relay)
 {
-    relay->guest.avail_idx -= relay->inflight.count;
+    const struct inflight *t = &relay->inflight;
+
+    /* Not further back than the last completed chain: it must not be done twice. */
+    relay->guest.avail_idx -= inflight_newest(t, relay->backend.avail_idx, t->count);
     relay->hold = true;
     /* The next device may never look at suppression left behind by us: ask for kicks again. */
     SPLIT_STORE(relay->guest.used->flags, 0);

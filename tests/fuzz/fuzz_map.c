@@ -148,7 +148,7 @@ size_t fuzz_seed(unsigned i, uint8_t data[FUZZ_MAX])
     static const uint16_t gpas[][3] = {{0x000, 0x100, 0x200},
                                        {0x200, 0x100, 0x000},
                                        {0x000, 0x180, 0x300},
-                                       {0x4fff, 0x000, 0x300}};
+                                       {0x50ff, 0x000, 0x300}};
     static const uint16_t offsets[3] = {0x000, 0x100, 0x201};
     size_t at = 0;
 
@@ -156,8 +156,7 @@ size_t fuzz_seed(unsigned i, uint8_t data[FUZZ_MAX])
         return 0;
     data[at++] = 3;
     for (unsigned r = 0; r < 3; r++) {
-        uint16_t region[4] = {gpas[i][r], 0x100, (uint16_t)(0x400 + gpas[i][r] % 0x400),
-                              offsets[r]};
+        uint16_t region[4] = {gpas[i][r], 0x100, (uint16_t)(0x400 + 0x100 * r), offsets[r]};
 
         memcpy(data + at, region, sizeof(region));
         at += sizeof(region);

@@ -372,7 +372,7 @@ static void test_a_harvest_never_misses_a_write(void **state)
     struct fixture f;
     struct writer w = {0};
     pthread_t thread;
-    unsigned missed = 0, round;
+    unsigned missed = 0, aim = 100, round;
     time_t end = time(NULL) + 5; /* enough, even where the two have to share a processor */
 
     (void)state;
@@ -381,7 +381,7 @@ static void test_a_harvest_never_misses_a_write(void **state)
     w.byte = &f.file[0];
     kit_require(!pthread_create(&thread, NULL, write_and_mark, &w));
     for (round = 1; round <= ROUNDS && time(NULL) < end; round++) {
-        uint32_t copy = 0, delay = kit_below(&rng, 400);
+        uint32_t copy = 0, delay = kit_below(&rng, 2 * aim);
 
         __atomic_store_n(&f.file[0], 8, __ATOMIC_RELAXED);
         __atomic_store_n(&w.page_touched, round, __ATOMIC_RELAXED);
@@ -390,6 +390,11 @@ static void test_a_harvest_never_misses_a_write(void **state)
             __asm__ volatile("");
         if (__atomic_exchange_n(&f.file[0], 0, __ATOMIC_SEQ_CST))
             copy = __atomic_load_n(&w.page, __ATOMIC_RELAXED);
+        /* Before the write or after it? Keep both as close together as can be. */
+        if (copy != round)
+            aim += aim < 5000;
+        else if (aim > 2)
+            aim--;
         wait_for(&w.done, round);
         if (__atomic_exchange_n(&f.file[0], 0, __ATOMIC_SEQ_CST))
             copy = __atomic_load_n(&w.page, __ATOMIC_RELAXED);

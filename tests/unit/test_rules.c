@@ -35,7 +35,7 @@ static const struct expected frontend[] = {
     ROW(SET_OWNER, 0, 0, NONE, ANY),
     ROW(RESET_OWNER, 0, 0, NONE, ANY),
     ROW(SET_MEM_TABLE, 8 + 32, 1, NONE, ANY),
-    ROW(SET_LOG_BASE, 16, 0, SVQ_VU_REPLY_LOG_FD, ANY),
+    ROW(SET_LOG_BASE, 16, 1, SVQ_VU_REPLY_LOG_FD, ANY),
     ROW(SET_LOG_FD, 0, 1, NONE, ANY),
     ROW(SET_VRING_NUM, 8, 0, NONE, ANY),
     ROW(SET_VRING_ADDR, 40, 0, NONE, ANY),

@@ -3,9 +3,12 @@
 import time
 
 import pytest
-from svqwire.daemon import sanitized
+from svqwire.daemon import binary, sanitized
 from svqwire.wait import wait_until
 
+quiet = pytest.mark.skipif(
+    binary().exists() and sanitized(), reason="sanitizers wake up by themselves"
+)
 WINDOW = 1.0  # seconds of measurement, not of waiting
 SLACK_KIB = 768  # the allocator's own, whatever the number of sessions
 
@@ -70,6 +73,7 @@ def test_devices_come_and_go(bench):
     made.idle_fds = fds
 
 
+@quiet
 def test_pass_through_costs_nothing(bench):
     """I/O in pass-through goes past svqd: no CPU and no wake-up of its own."""
     made = bench(devices=2)
@@ -84,6 +88,7 @@ def test_pass_through_costs_nothing(bench):
     assert switches == 0, f"{switches} wake-ups for I/O in pass-through"
 
 
+@quiet
 def test_pass_through_after_a_switch_costs_nothing(bench):
     made = bench()
     made.svqd.shadow("dev0", True)
@@ -104,6 +109,7 @@ def settled(svqd, seconds=0.05):
     return svqd.effort() == before
 
 
+@quiet
 def test_idle_shadow_sleeps(bench):
     """With the shadow on and no work, workers sleep in epoll."""
     made = bench(devices=2, shadow="on", queues=4)
@@ -117,6 +123,7 @@ def test_idle_shadow_sleeps(bench):
     made.alive()
 
 
+@quiet
 def test_idle_shadow_with_held_requests_sleeps(bench):
     """A slow back-end is not polled for."""
     made = bench(shadow="on")
