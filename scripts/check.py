@@ -66,13 +66,15 @@ def meson(count, build, args):
     count.add_run("meson test", run(command), report)
 
 
-def pytest(count, build, folder, expression, args):
+def pytest(count, build, folder, expression, args, keyword=""):
     report = build / f"report-{folder.name}.xml"
     report.unlink(missing_ok=True)
     command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder,
                f"--junitxml={report}", "-o", "junit_family=xunit2", "-rs"]
     if expression:
         command += ["-m", expression]
+    if keyword:
+        command += ["-k", keyword]
     environment = dict(os.environ, SVQD=str(build / "svqd"), SVQ_BUILD=str(build),
                        SVQ_TIME_SCALE=str(args.slow or 1), PYTHONDONTWRITEBYTECODE="1")
     count.add_run(str(folder), run(command, env=environment, cwd=ROOT), report)
@@ -84,6 +86,7 @@ def main():
     parser.add_argument("--suite", action="append", default=[],
                         help="only these of meson's suites (default: all)")
     parser.add_argument("--wire", default="", help="pytest marker expression, or 'none'")
+    parser.add_argument("--wire-only", default="", help="pytest keyword expression")
     parser.add_argument("--e2e", default="", help="pytest marker expression, or 'none'")
     parser.add_argument("--slow", type=int, default=0,
                         help="multiply deadlines, for sanitizer builds")
@@ -95,7 +98,7 @@ def main():
     if "none" not in args.suite:
         meson(count, build, args)
     if args.wire != "none":
-        pytest(count, build, ROOT / "tests" / "wire", args.wire, args)
+        pytest(count, build, ROOT / "tests" / "wire", args.wire, args, args.wire_only)
     if args.e2e != "none":
         pytest(count, build, ROOT / "tests" / "e2e", args.e2e, args)
 

@@ -97,12 +97,15 @@ static void refuse_typed(struct svq_vu_message *reply)
 /* ---- Requests ---------------------------------------------------------------------------------
  */
 
-/* A request of a feature that was never offered, or that the back-end does not know. */
+/*
+ * Not a request of a feature that svqd does not offer, nor of one that the back-end was not acked:
+ * rust-vmm back-ends close the connection over such a request.
+ */
 static bool served(const struct svq_device *device, const struct svq_vu_rule *rule)
 {
     if (rule->policy == SVQ_VU_POLICY_REFUSE)
         return false;
-    return rule->feature < 0 || svq_backend_has(device->backend, rule->feature);
+    return rule->feature < 0 || device->backend->protocol_acked & SVQ_BIT((unsigned)rule->feature);
 }
 
 static int handle(struct svq_device *device, const struct svq_vu_rule *rule,

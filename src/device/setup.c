@@ -31,8 +31,8 @@
      P(CRYPTO_SESSION) | P(CONFIG) | P(BACKEND_SEND_FD) | P(RESET_DEVICE) |                      \
      P(CONFIGURE_MEM_SLOTS) | P(STATUS) | P(SHARED_OBJECT) | P(DEVICE_STATE) | P(SHMEM))
 
-/* What svqd itself needs of a back-end, whatever the front-end acks. */
-#define PROTOCOL_OWN (P(REPLY_ACK) | P(MQ))
+/* What svqd itself uses of a back-end; crosvm reads configuration without having acked CONFIG. */
+#define PROTOCOL_OWN (P(REPLY_ACK) | P(MQ) | P(CONFIG))
 
 void setup_offer(struct svq_device *device)
 {
@@ -224,7 +224,7 @@ int setup_get_config(struct svq_device *device, struct svq_vu_message *msg,
     memset(reply->payload.config.data, 0, config->size);
     if (config->offset > SVQ_VU_MAX_CONFIG || config->size > SVQ_VU_MAX_CONFIG - config->offset)
         return -EINVAL;
-    if (svq_backend_has(device->backend, SVQ_VU_PROTOCOL_F_CONFIG))
+    if (device->backend->protocol_acked & P(CONFIG))
         err = device->backend->ops->forward(device->backend, msg, &answer);
     if (device_backend_did(device, err))
         return err;
@@ -243,7 +243,7 @@ int setup_get_config(struct svq_device *device, struct svq_vu_message *msg,
 int setup_set_config(struct svq_device *device, struct svq_vu_message *msg,
                      struct svq_vu_message *reply)
 {
-    if (!svq_backend_has(device->backend, SVQ_VU_PROTOCOL_F_CONFIG))
+    if (!(device->backend->protocol_acked & P(CONFIG)))
         return -EOPNOTSUPP;
     return device_backend_did(device, device->backend->ops->forward(device->backend, msg, reply));
 }

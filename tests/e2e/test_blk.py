@@ -26,7 +26,7 @@ def test_toggle_under_verified_io(bench, wire, need, kernel, initramfs, direct):
         wiring, "blk0", 60, storage.bytes_moved, MIB, guest.assert_well
     )
     assert len(moved) == 60
-    wait_for(lambda: min(guest.churned("disk")) >= 64 * MIB, "64 MiB go both ways", 120, 0.5)
+    wait_for(lambda: min(guest.progress("disk")) >= 64 * MIB, "64 MiB go both ways", 120, 0.5)
     guest.finish("churn", "disk")
     guest.assert_no_trouble()
     assert guest.disk_checksum() == storage.checksum()
@@ -53,7 +53,7 @@ def test_reset_death_and_return(bench, wire, need, kernel, initramfs, direct):
     def churn_a_while():
         guest.start("disk", "churn disk /dev/vda 0 96 8")
         wiring.shadow("blk0", True)
-        wait_for(lambda: min(guest.churned("disk")) >= 8 * MIB, "I/O is shadowed", 60, 0.2)
+        wait_for(lambda: min(guest.progress("disk")) >= 8 * MIB, "I/O is shadowed", 60, 0.2)
 
     for _ in range(2):
         churn_a_while()

@@ -359,6 +359,25 @@ static bool comes_through(struct queue *q)
     return false;
 }
 
+/* While a worker polls a queue, nobody has to notify it. */
+static void test_polling_wants_no_notifications(void **state)
+{
+    struct svq_engine *engine = queue_new_engine(1, 60 * 1000 * 1000);
+    struct queue q;
+
+    (void)state;
+    queue_init(&q, 8, 0, 1);
+    queue_make_relay(&q, QUEUE_BASE);
+    queue_make_lane(&q, engine);
+    queue_offer(&q);
+    assert_true(comes_through(&q));
+    assert_int_equal(kit_get16(&q.ring.used->flags), 1);
+    assert_int_equal(kit_get16(&q.shadow.avail->flags), 1);
+    queue_drop_lane(&q);
+    queue_free(&q);
+    svq_engine_free(engine);
+}
+
 /* A guest without a kick fd is polled; with one it is not, until it kicks. */
 static void test_no_kick_fd(void **state)
 {
@@ -428,6 +447,32 @@ static void test_a_fault_stays_where_it_happened(void **state)
     queue_drop_lane(&good);
     queue_free(&good);
     queue_free(&bad);
+    svq_engine_free(engine);
+}
+
+static void test_each_fault_is_told_once(void **state)
+{
+    struct svq_engine *engine = queue_new_engine(1, 0);
+    struct queue queues[3];
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        queue_init(&queues[i], 8, 0, 1);
+        queue_make_relay(&queues[i], QUEUE_BASE);
+        queue_make_lane(&queues[i], engine);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        kit_set16(&queues[i].shadow.used->idx, 9);
+        traffic_ring(queues[i].backend_call);
+        assert_true(readable(svq_engine_fault_fd(engine), TRAFFIC_STALL_MS));
+        svq_engine_faults(engine);
+        for (unsigned k = 0; k < 3; k++)
+            assert_int_equal(queues[k].faults, k <= i);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        queue_drop_lane(&queues[i]);
+        queue_free(&queues[i]);
+    }
     svq_engine_free(engine);
 }
 
@@ -527,8 +572,10 @@ int main(void)
         cmocka_unit_test(test_kick_fd_changes),
         cmocka_unit_test(test_switches_under_load),
         cmocka_unit_test(test_turn),
+        cmocka_unit_test(test_polling_wants_no_notifications),
         cmocka_unit_test(test_no_kick_fd),
         cmocka_unit_test(test_a_fault_stays_where_it_happened),
+        cmocka_unit_test(test_each_fault_is_told_once),
         cmocka_unit_test(test_a_faulted_lane_goes_before_it_is_reported),
         cmocka_unit_test(test_idle_sleeps),
         cmocka_unit_test(test_held_sleeps),

@@ -15,6 +15,7 @@ from svqwire.backend import BackEnd
 from svqwire.bench import TIMEOUT
 from svqwire.frontend import Refused
 from svqwire.message import Id, Message
+from svqwire.qmp import Qmp
 from svqwire.wait import Late, wait_until
 
 
@@ -162,6 +163,50 @@ def test_refuses_anything(made, mode):
             assert ended, "the back-end refused the memory and the session went on"
 
 
+class Leaving(Exception):
+    """The front-end's process dies here."""
+
+
+@pytest.mark.parametrize("mode", ["off", "on"])
+@pytest.mark.parametrize("silent", [False, True], ids=["answered", "unanswered"])
+def test_front_end_leaves_anywhere(made, mode, silent):
+    """After each message of a session, also while the back-end still owes its answer."""
+    unit, failures = made.unit, []
+    for number in range(60):
+        unit.backend.faults.clear()
+        vmm = unit.dial()
+        post, left = vmm.post, number
+
+        def count(id, *arguments, **options):
+            nonlocal left
+            post(id, *arguments, **options)
+            if left == 0:
+                raise Leaving
+            left -= 1
+            if left == 0 and silent:
+                unit.backend.fault("silent")
+
+        vmm.post = count
+        try:
+            unit.guest.restart()
+            vmm.connect()
+            vmm.start()
+            vmm.stop()
+            break
+        except Leaving:
+            pass
+        except (Late, Refused, wire.Closed, BrokenPipeError) as error:
+            if not silent:
+                failures.append(f"message {number}: {error}")
+        unit.hang_up()
+        unit.backend.wait_disconnected()
+    assert not failures, "\n".join(failures)
+    assert number > 20
+    unit.backend.faults.clear()
+    made.fresh()
+    made.units[1].io()
+
+
 def test_config_failures_are_hidden(made):
     """GET_CONFIG of size 0, of an error, of another range: the front-end's reply is whole."""
     unit = made.unit
@@ -230,7 +275,7 @@ def test_no_back_end_at_all(bench, closing):
     made.fresh()
 
 
-def test_hung_back_end_and_its_neighbour(bench):
+def test_hung_back_end_and_its_neighbour(bench, closing):
     """The back-end accepts and never answers; the neighbour's control and data work meanwhile."""
     made = bench(devices=2, start=False, keys={"message-timeout": 3})
     hung, healthy = made.units
@@ -245,9 +290,15 @@ def test_hung_back_end_and_its_neighbour(bench):
         made.svqd.shadow("dev1", turn % 2 == 0)
         healthy.io()
         assert len(made.qmp.command("query-devices")) == 2
+    blocked = closing(Qmp(made.svqd.qmp_path))
+    blocked.write('{"execute": "x-vhost-enable-shadow-vq",'
+                  ' "arguments": {"name": "dev0", "enable": true}}\n')
+    made.svqd.shadow("dev1", True)
+    healthy.io()
     assert not wire_closed(vmm), "the neighbour's work took longer than the timeout"
     assert vmm.closed_by_peer(6)
     made.svqd.wait_log(r"error: .*dev0.*GET_FEATURES")
+    assert "error" in blocked.answer(), "a command for the hung device is never answered"
     hung.backend.faults.clear()
     healthy.io()
     made.fresh(hung)

@@ -2,7 +2,7 @@
 
 import pytest
 from svqwire import message as wire
-from svqwire.backend import CONFIG
+from svqwire.backend import CONFIG, FEATURES
 from svqwire.memory import MIB
 from svqwire.message import Id
 from svqwire.migration import Copy, follow
@@ -192,6 +192,23 @@ def test_migration(route, guest, closing, kind):
     moved.io(32)
     assert way.backends["dst"].loaded == state
     target.quiet()
+
+
+def test_in_order(route, guest, closing):
+    """A back-end that completes whole batches with one used entry."""
+    way, vm = route(features=FEATURES | wire.F_IN_ORDER), guest(2, in_order=True, **MODERN)
+    vmm = connected(closing, way, vm)
+    vmm.start()
+    for _ in range(6):
+        way.turn()
+        for queue in vm.queues:
+            way.backend.hold = True
+            for _ in range(7):
+                queue.submit_random()
+            way.backend.release()
+            queue.drain()
+            queue.io(32, depth=8)
+    vmm.reset()
 
 
 def test_reconnect(route, guest, closing):

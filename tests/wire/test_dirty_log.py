@@ -4,10 +4,12 @@ import pytest
 from svqwire import message as wire
 from svqwire.daemon import sanitized
 from svqwire.dirtylog import DirtyLog, pages_of
+from svqwire.frontend import Refused
 from svqwire.load import Load
 from svqwire.memory import MIB, PAGE, GuestMemory
 from svqwire.message import Id
 from svqwire.migration import Copy
+from svqwire.qmp import QmpError
 from svqwire.ring import WRITE
 from svqwire.wait import wait_until
 
@@ -210,8 +212,10 @@ def test_odd_size(folder, bench, offset):
     assert log.intact()
 
 
-def test_swaps_under_load(made):
+@pytest.mark.parametrize("shadow, workers", [("on", 1), ("auto", 2), ("on", 3)])
+def test_swaps_under_load(bench, shadow, workers):
     """After the reply to SET_LOG_BASE no bit lands in the old log, and none is lost."""
+    made = bench(shadow=shadow, queues=4, arguments=["--workers", str(workers)])
     unit = made.unit
     log = logging(unit, log_for(unit))
     copy = Copy(unit.guest)
@@ -266,6 +270,64 @@ def test_log_ends_and_starts_again(bench):
         unit.io()
         assert not log.pages(), "logged after logging had ended"
     made.units[1].io()
+
+
+@pytest.mark.parametrize("when", ["before the log", "while it logs"])
+def test_policy_off_is_set_meanwhile(bench, when):
+    """The VMM was promised a log when it connected: shadow=off, set later, must not take it
+    away without a word. Whatever svqd makes of it, the copy is right or somebody is told."""
+    made = bench()
+    unit = made.unit
+    unit.io()
+    refused = False
+    try:
+        if when == "before the log":
+            made.qmp.command("device-set-shadow", id="dev0", shadow="off")
+        logs = [logging(unit, log_for(unit))]
+        if when == "while it logs":
+            made.qmp.command("device-set-shadow", id="dev0", shadow="off")
+    except (QmpError, Refused):
+        refused = True
+    if refused and when == "before the log":
+        return
+    copy = Copy(unit.guest)
+    copy.everything()
+    unit.io(24)
+    unit.vmm.stop()
+    copy.dirty(logs[0].pages())
+    copy.finish()
+
+
+@pytest.mark.parametrize("pause", ["GET_VRING_BASE", "ENABLE"])
+def test_migration_without_a_shadow(bench, pause):
+    """The back-end refuses the switch that logging needs: all memory counts as dirty, again and
+    again, so that the copy is right all the same."""
+    made = bench(devices=2)
+    made.judged = False  # messages of one batch follow before the refusal is seen
+    unit = made.unit
+    unit.io()
+    unit.backend.fault("nack", Id.SET_VRING_KICK)
+    logs = [logging(unit, log_for(unit))]
+    assert made.svqd.device("dev0")["mode"] == "pass-through"
+    made.svqd.wait_log(r"error: .*dev0")
+    copy = Copy(unit.guest)
+    copy.everything()
+    for _ in range(3):
+        unit.io(16)
+        logs.append(log_for(unit))
+        unit.vmm.set_log_base(logs[-1])
+        copy.dirty(logs[-2].pages())
+    unit.io(16)
+    if pause == "ENABLE":
+        for queue in unit.guest.queues:
+            unit.vmm.vring_enable(queue, 0)
+        logs.append(log_for(unit))
+        unit.vmm.set_log_base(logs[-1])
+        copy.dirty(logs[-2].pages())
+    else:
+        unit.vmm.stop()
+    copy.dirty(logs[-1].pages())
+    copy.finish()
 
 
 def test_back_end_that_logs(bench):

@@ -35,6 +35,16 @@ def test_toggles_under_load(bench, flavour):
     made.unit.vmm.stop()
 
 
+@pytest.mark.parametrize("workers, poll", [(2, 50), (3, 0), (1, 2000)])
+def test_toggles_with_workers(bench, workers, poll):
+    made = bench(queues=4, arguments=["--workers", str(workers), "--poll-us", str(poll)])
+    load = Load(made.unit.guest, depth=8)
+    for turn in range(40):
+        made.svqd.shadow("dev0", turn % 2 == 0)
+        load.wait_rounds(1)
+    load.close()
+
+
 # Those of the others that wait for their requests do so before they answer.
 EARLY = [("plain", "after"), ("rust-vmm", "after")]
 

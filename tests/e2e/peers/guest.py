@@ -168,8 +168,9 @@ class Guest:
             assert words[tag].endswith("exit 0"), f"{tag}: {words[tag]}\n{self.trouble()}"
         return words
 
-    def churned(self, tag):
-        """Bytes a churn started under this tag has written and read back so far."""
+    def progress(self, tag):
+        """The last progress line of a program of ours: bytes written and read, packets sent and
+        received."""
         for line in reversed(self.tail(tag, 3).splitlines()):
             if line.startswith("progress "):
                 return [int(n) for n in line.split()[1:]]

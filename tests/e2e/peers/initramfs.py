@@ -1,4 +1,4 @@
-"""The guest's initramfs: busybox, a few kernel modules, our init and the churn program."""
+"""The guest's initramfs: busybox, a few kernel modules, our init and programs."""
 
 import lzma
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from .kernel import Unavailable
 
 GUEST = Path(__file__).resolve().parent.parent / "guest"
+PROGRAMS = ["churn", "pinger"]
 MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "virtiofs"]
 
 
@@ -40,15 +41,16 @@ class Cpio:
         return b"".join(self._parts)
 
 
-def compile_churn(out):
-    """The guest has no C library: link it statically."""
+def compile_program(name, folder):
+    """One of our guest programs. The guest has no C library: link statically."""
+    out = os.path.join(folder, name)
     argv = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-Wextra", "-static", "-pthread"]
     done = subprocess.run(
-        [*argv, "-o", out, str(GUEST / "churn.c")], capture_output=True, text=True, check=False
+        [*argv, "-o", out, str(GUEST / f"{name}.c")], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise AssertionError(f"churn.c does not compile:\n{done.stderr}")
-    return out
+        raise AssertionError(f"{name}.c does not compile:\n{done.stderr}")
+    return Path(out).read_bytes()
 
 
 def build(kernel, folder):
@@ -72,8 +74,8 @@ def build(kernel, folder):
         names.append(file.name.removesuffix(".xz"))
         cpio.file("modules/" + names[-1], data, 0o644)
     cpio.file("modules/order", "".join(name + "\n" for name in names).encode(), 0o644)
-    churn = compile_churn(os.path.join(folder, "churn"))
-    cpio.file("bin/churn", Path(churn).read_bytes())
+    for name in PROGRAMS:
+        cpio.file("bin/" + name, compile_program(name, folder))
     cpio.file("bin/copy.sh", (GUEST / "copy.sh").read_bytes())
     cpio.file("init", (GUEST / "init.sh").read_bytes())
     out = os.path.join(folder, "initramfs.cpio")

@@ -99,9 +99,10 @@ class Queue:
 class Guest:
     """The VM. Its memory and rings outlive connections."""
 
-    def __init__(self, queues=2, num=64, memory=None, event_idx=False, indirect=False):
+    def __init__(self, queues=2, memory=None, **options):
+        """options: the rings': num, event_idx, indirect, in_order."""
         self.memory = memory or GuestMemory()
-        self.options = dict(num=num, event_idx=event_idx, indirect=indirect)
+        self.options = options
         rings = [GuestRing(self.memory, **self.options) for _ in range(queues)]
         self.queues = [Queue(index, ring) for index, ring in enumerate(rings)]
 
@@ -124,15 +125,10 @@ class Guest:
         """The driver starts over (device reset); eventfds stay."""
         self.options.update(options)
         for queue in self.queues:
-            old = queue.ring
-            if (old.event_idx, old.indirect, old.num) == (
-                self.options["event_idx"],
-                self.options["indirect"],
-                self.options["num"],
-            ):
-                old.restart()
-            else:
+            if options:
                 queue.ring = GuestRing(self.memory, **self.options)
+            else:
+                queue.ring.restart()
             queue.call.take()
 
     def close(self):

@@ -14,7 +14,7 @@ from .vmm import BLK_CONFIG, Vmm
 class Qemu(Vmm):
     ring_bits = (
         wire.bit(24) | wire.F_INDIRECT | wire.F_EVENT_IDX | wire.F_VERSION_1
-        | wire.F_ACCESS_PLATFORM | wire.F_PACKED | wire.F_PROTOCOL
+        | wire.F_ACCESS_PLATFORM | wire.F_PACKED | wire.F_IN_ORDER | wire.F_PROTOCOL
     )
     protocol_bits = 0x1FFFF  # every bit 7.2 has a name for, HOST_NOTIFIER and INBAND included
     early_calls = False  # True: the call before the kick, as other VMMs do
@@ -122,13 +122,36 @@ class Qemu(Vmm):
             bases.append(self.get_vring_base(queue))
         return bases
 
-    def start_log(self):
+    def send_log(self):
         """QEMU's log has whole 64-bit words, and stays the same one until it has to grow."""
         size = (self.guest.memory.last_gpa() // (64 * PAGE) + 1) * 8
         log = DirtyLog(size)
         self.post(Id.SET_LOG_BASE, log.payload(), [log.fd])
         reply = wire.receive(self.sock)  # of whatever size
         assert reply.id == Id.SET_LOG_BASE and reply.flags == wire.VERSION | wire.REPLY
+        return log
+
+    def start_logged(self):
+        """vhost_dev_start while a migration is under way."""
+        self.acked = self.acceptable()
+        self.logging = True
+        self.tell(Id.SET_FEATURES, wire.u64(self.acked | wire.F_LOG_ALL), ack=True)
+        self.add_status(FEATURES_OK)
+        self.update_memory()
+        for queue in self.guest.queues:
+            self.vring_num(queue)
+            self.vring_base(queue, 0)
+            self.log_addr(queue, 1, queue.ring.used_gpa)
+            self.vring_kick(queue)
+        log = self.send_log()
+        for queue in self.guest.queues:
+            self.vring_enable(queue)
+        self.add_status(ACKNOWLEDGE | DRIVER | DRIVER_OK)
+        self.unmask()
+        return log
+
+    def start_log(self):
+        log = self.send_log()
         self.logging = True
         self.tell(Id.SET_FEATURES, wire.u64(self.acked | wire.F_LOG_ALL), ack=True)
         for queue in self.guest.queues:

@@ -50,9 +50,9 @@ class BufferPool:
 
 
 class GuestRing:
-    def __init__(self, memory, num=64, event_idx=False, indirect=False, region=0):
+    def __init__(self, memory, num=64, event_idx=False, indirect=False, in_order=False, region=0):
         self.memory, self.num = memory, num
-        self.event_idx, self.indirect = event_idx, indirect
+        self.event_idx, self.indirect, self.in_order = event_idx, indirect, in_order
         self.used_size = 6 + 8 * num
         self.desc_gpa = memory.alloc(16 * num, region=region)
         self.avail_gpa = memory.alloc(6 + 2 * num, region=region)
@@ -155,7 +155,7 @@ class GuestRing:
 
     def harvest(self):
         """The chains completed since the last harvest, in the order of the used ring."""
-        done = []
+        done = [] if not self.in_order else self.harvest_batches()
         while self.last_used != self.used[1]:
             barrier()
             slot = self.last_used % self.num
@@ -166,6 +166,23 @@ class GuestRing:
             chain.length = length
             self.last_used = (self.last_used + 1) & 0xFFFF
             done.append(chain)
+        return done
+
+    def harvest_batches(self):
+        """With IN_ORDER an entry completes every chain up to the one that it names."""
+        done = []
+        while self.last_used != self.used[1]:
+            barrier()
+            slot = self.last_used % self.num
+            head, length = self.used_items[1 + 2 * slot], self.used_items[2 + 2 * slot]
+            assert head in self.outstanding, f"used entry names {head}, which is not outstanding"
+            for oldest in list(self.outstanding):  # a dict keeps the order of its keys
+                chain = self.outstanding.pop(oldest)
+                chain.length = length if oldest == head else chain.room
+                self.last_used = (self.last_used + 1) & 0xFFFF
+                done.append(chain)
+                if oldest == head:
+                    break
         return done
 
     def release(self, chain):

@@ -19,9 +19,9 @@ BLK_CONFIG, BLK_WRITEBACK = 60, 32
 
 def guest_bits(guest_options):
     """What the guest's driver acks of the ring features."""
-    bits = wire.F_VERSION_1
-    bits |= wire.F_EVENT_IDX if guest_options["event_idx"] else 0
-    return bits | (wire.F_INDIRECT if guest_options["indirect"] else 0)
+    names = {"event_idx": wire.F_EVENT_IDX, "indirect": wire.F_INDIRECT,
+             "in_order": wire.F_IN_ORDER}
+    return wire.F_VERSION_1 + sum(names[n] for n, on in guest_options.items() if n in names and on)
 
 
 class Vmm(FrontEnd):
