@@ -109,8 +109,10 @@ def test_the_call_at_a_switch(bench):
             queue.submit([b"uncalled"], [32])
             wait_until(lambda: backend.queues[queue.index].chains > before, "the completion")
             backend.run(lambda i=queue.index: delattr(backend.queues[i], "signal"))
+            queue.call.take()
         made.svqd.shadow("dev0", enable)
         for queue in made.unit.guest.queues:
+            assert queue.call.wait(5), "completions without a call"
             queue.complete(1)
 
 

@@ -2,6 +2,7 @@
 
 import lzma
 import os
+import shlex
 import stat
 import subprocess
 from pathlib import Path
@@ -44,7 +45,7 @@ class Cpio:
 def compile_program(name, folder):
     """One of our guest programs. The guest has no C library: link statically."""
     out = os.path.join(folder, name)
-    argv = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-Wextra", "-static", "-pthread"]
+    argv = [*shlex.split(os.environ.get("CC", "cc")), "-O2", "-Wall", "-static", "-pthread"]
     done = subprocess.run(
         [*argv, "-o", out, str(GUEST / f"{name}.c")], capture_output=True, text=True, check=False
     )
