@@ -62,7 +62,9 @@ static int mark_all(struct svq_device *device)
 {
     int err = 0;
 
-    for (size_t i = 0; device->s.map && i < svq_map_count(device->s.map); i++) {
+    if (!device->s.log || !device->s.map)
+        return 0;
+    for (size_t i = 0; i < svq_map_count(device->s.map); i++) {
         const struct svq_region *r = svq_map_region(device->s.map, i);
 
         if (svq_log_mark(device->s.log, r->gpa, r->size) < 0)
@@ -101,10 +103,7 @@ static int start_logging(struct svq_device *device)
     const char *cause;
     int err;
 
-    if (!device->s.log) {
-        svq_error(device->id, "front-end starts logging without SET_LOG_BASE");
-        return -EINVAL;
-    }
+    /* QEMU names the log only later when it starts a device in mid-migration. */
     device->s.logging = true;
     device->s.log_backend = dirty_backend_logs(device);
     /* A shadow that is on already begins to log here; a new one logs from its first chain. */

@@ -35,10 +35,6 @@ const char *shadow_obstacle(struct svq_device *device)
         return "Use packed vq";
     if (device_acked(device, SVQ_F_ACCESS_PLATFORM))
         return "Device use IOMMU";
-    if (device->policy == SVQ_SHADOW_OFF) {
-        device_error(device, "cannot be shadowed: its policy is shadow=off");
-        return CAUSE_FAILED;
-    }
     for_each_queue(device, i, queue) {
         if (!queue->started || !queue->big_endian)
             continue;
@@ -50,11 +46,12 @@ const char *shadow_obstacle(struct svq_device *device)
 
 static bool wanted(const struct svq_device *device)
 {
-    if (device->policy == SVQ_SHADOW_OFF)
-        return false;
-    /* Without a shadow the log would miss what the back-end writes. */
+    /* Without a shadow the log would miss what the back-end writes; that comes before any policy.
+     */
     if (device->s.logging && !device->s.log_backend)
         return true;
+    if (device->policy == SVQ_SHADOW_OFF)
+        return false;
     if (device->s.order != ORDER_NONE)
         return device->s.order == ORDER_SHADOW;
     return device->policy == SVQ_SHADOW_ON;
@@ -265,6 +262,11 @@ int shadow_command(struct svq_device *device, const struct command *command, con
     }
     if (command->enable && (*cause = shadow_obstacle(device)))
         return -EOPNOTSUPP;
+    if (command->enable && device->policy == SVQ_SHADOW_OFF) {
+        *cause = CAUSE_FAILED;
+        device_error(device, "not shadowed: its policy is shadow=off");
+        return -EPERM;
+    }
     if (!command->enable && device->s.logging && !device->s.log_backend) {
         *cause = CAUSE_FAILED;
         device_error(device, "the shadow stays on while it writes the front-end's dirty log");

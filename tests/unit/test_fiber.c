@@ -155,6 +155,24 @@ static void test_sleepers_wake_by_their_deadlines(void **state)
     assert_true(svq_now() - before < 2 * SVQ_SEC);
 }
 
+static void sleep_long(void *arg)
+{
+    uint64_t before = kit_cpu_us();
+
+    (void)arg;
+    svq_fiber_sleep(300 * SVQ_MSEC);
+    kit_require(kit_cpu_us() - before < 100000);
+    fibers_mark('z');
+}
+
+static void test_sleep_costs_nothing(void **state)
+{
+    (void)state;
+    fibers_spawn(sleep_long, NULL);
+    fibers_run();
+    assert_string_equal(fibers_trail, "z");
+}
+
 static void wait_for_event(void *arg)
 {
     int fd = *(int *)arg;
@@ -420,6 +438,7 @@ int main(void)
         TEST(test_generations),
         TEST(test_stacks_are_ones_own),
         TEST(test_sleepers_wake_by_their_deadlines),
+        TEST(test_sleep_costs_nothing),
         TEST(test_an_fd_becomes_ready),
         TEST(test_several_fds),
         TEST(test_a_peer_hangs_up),

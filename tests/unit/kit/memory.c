@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <shadowvq/mem.h>
@@ -40,6 +41,15 @@ unsigned kit_open_fds(void)
         count++;
     closedir(dir);
     return count;
+}
+
+uint64_t kit_cpu_us(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_SELF, &usage);
+    return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 +
+           (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
 void kit_memory_init(struct kit_memory *memory, uint64_t gpa, uint64_t size)

@@ -23,6 +23,9 @@ int kit_file(uint64_t size);
 /* How many file descriptors this process has open. */
 unsigned kit_open_fds(void);
 
+/* Processor time that this process has used. */
+uint64_t kit_cpu_us(void);
+
 /* One region of guest memory, seen by test and code under test at the same addresses. */
 struct kit_memory {
     uint64_t gpa;
