@@ -285,6 +285,30 @@ static void test_giving_up(void **state)
     rig_expect_nothing_done(rig);
 }
 
+/* The same with a head that came back and was offered again: only its second chain is the next's.
+ */
+static void test_giving_up_with_a_head_in_its_second_round(void **state)
+{
+    struct rig *rig = *state;
+    uint16_t first = rig_state(rig).guest_avail, id;
+    struct kit_buf bufs[2];
+
+    rig_offer_simple(rig, 0);
+    rig_offer_simple(rig, 1);
+    rig_settle(rig);
+    rig_take(rig, bufs, 2);
+    id = rig_take(rig, bufs, 2);
+    rig_complete(rig, id, 5);
+    rig_settle(rig);
+    rig_expect_done(rig, 1, 5);
+    rig_offer_simple(rig, 2);
+    assert_int_equal(rig->guest.avail->ring[(uint16_t)(first + 2) % RING], id);
+    rig_settle(rig);
+    assert_int_equal(svq_relay_drained(rig->relay, 2), 0);
+    assert_int_equal(svq_relay_drained(rig->relay, 1), -EPROTO);
+    assert_int_equal(detach(rig), (uint16_t)(first + 2));
+}
+
 /* From a direct device to the relay: it starts where the device stopped. */
 static void test_takes_over_from_a_direct_device(void **state)
 {
@@ -351,6 +375,7 @@ int main(void)
         EACH(test_detach_asks_for_kicks),
         EACH(test_detach_asks_for_kicks_early),
         EACH(test_giving_up),
+        EACH(test_giving_up_with_a_head_in_its_second_round),
         EACH(test_takes_over_from_a_direct_device),
         EACH(test_full_ring),
     };

@@ -283,7 +283,11 @@ static void test_descriptors_are_read_once(void **state)
     (void)state;
     rig_init(&rig, RING, 0, 0);
     kit_log_init(&log, RIG_END / RIG_PAGE + 8);
-    rig.guest.desc[0] = (struct kit_desc){RIG_DATA, 64, KIT_F_WRITE, 0};
+    /* A long chain: much time passes between its first descriptor's turn and its end. */
+    for (unsigned i = 0; i < RING; i++)
+        rig.guest.desc[i] = (struct kit_desc){
+            RIG_DATA, 64, (uint16_t)(KIT_F_WRITE | (i + 1 < RING ? KIT_F_NEXT : 0)),
+            (uint16_t)(i + 1)};
     f = (struct flipper){.rig = &rig};
     kit_require(!pthread_create(&f.thread, NULL, flip_address, &f));
     while ((passed < 10000 || refused < 10000) && time(NULL) < end) {

@@ -172,7 +172,7 @@ class Leaving(Exception):
 def test_front_end_leaves_anywhere(made, mode, silent):
     """After each message of a session, also while the back-end still owes its answer."""
     unit, failures = made.unit, []
-    for number in range(60):
+    for number in range(0, 60, 2 if silent else 1):  # silence costs the timeout each time
         unit.backend.faults.clear()
         vmm = unit.dial()
         post, left = vmm.post, number

@@ -269,14 +269,14 @@ def test_work_before_the_fault_is_finished(bench):
     made = bench(shadow="on")
     queue = made.unit.guest.queues[0]
     made.unit.backend.hold = True
-    good = [queue.submit([b"good"], [16]) for _ in range(3)]
+    for _ in range(3):
+        queue.submit([b"good"], [16])
     wait_until(lambda: made.unit.backend.held() == 3, "the good chains to be forwarded")
     offend(made, bad_head)
     assert_stopped(made, queue, io=False)
     made.unit.backend.release()
     made.unit.vmm.stop()
     made.fresh()
-    assert good
 
 
 # What looks odd and is right.

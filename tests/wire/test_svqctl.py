@@ -106,23 +106,28 @@ def test_qmp(idle, ctl):
 
 
 def test_events(idle, folder):
+    """Events come one per line from the moment it listens: make some until two have arrived."""
+    idle.unit.start()
     with open(folder / "events", "w+b") as out:
         watcher = subprocess.Popen(
             [svqctl_binary(), "-s", idle.svqd.qmp_path, "events", "--json"], stdout=out,
             stderr=subprocess.DEVNULL,
         )
+
+        def two_events():
+            for enable in (True, False):
+                idle.svqd.shadow("dev0", enable)
+            text = (folder / "events").read_text()
+            return text if text.count("\n") >= 2 else None
+
         try:
-            time.sleep(0.3)
-            idle.unit.start()
-            text = wait_until(
-                lambda: (folder / "events").read_text().count("\n") >= 2
-                and (folder / "events").read_text(), "two events",
-            )
+            text = wait_until(two_events, "two events")
         finally:
-            watcher.send_signal(signal.SIGINT)
+            watcher.terminate()
             watcher.wait(10)
-    names = [json.loads(line)["event"] for line in text.splitlines()]
-    assert names[:2] == ["DEVICE_FRONTEND_CONNECTED", "DEVICE_BACKEND_CONNECTED"]
+    events = [json.loads(line) for line in text.splitlines()]
+    assert {event["event"] for event in events} == {"DEVICE_SHADOW_CHANGED"}
+    assert {event["data"]["id"] for event in events} == {"dev0"}
 
 
 def test_top(idle, ctl):

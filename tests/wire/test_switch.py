@@ -72,7 +72,7 @@ def test_requests_held_at_a_switch(bench, flavour, drain):
 def test_requests_never_completed(bench):
     """A back-end that forgets what it took: the switch says so in its time, and what comes
     later is served."""
-    made = bench(keys={"drain-timeout": 0.3, "message-timeout": 1})
+    made = bench(keys={"drain-timeout": 0.3, "message-timeout": 2})
     unit = made.unit
     unit.backend.drain, unit.backend.hold = "never", True
     for queue in unit.guest.queues:

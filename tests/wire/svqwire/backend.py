@@ -45,8 +45,9 @@ class BackEnd:
         self.features = features | (wire.F_LOG_ALL if logs else 0)
         self.protocol = protocol | (LOGGING if logs else 0)
         self.config, self.slots, self.state = bytearray(CONFIG), 16, b"state" * 1000
-        self.order, self.hold, self.drain, self.short, self.corrupt = "fifo", False, "before", 0, None
-        self.keeps_call = True
+        # The device's manners: see BackQueue.
+        self.order, self.hold, self.drain = "fifo", False, "before"
+        self.short, self.corrupt, self.keeps_call = False, None, True
         self.keep_memory = False  # True: the fds of memory regions are kept in `memory_fds`
         self.memory_fds = []
         self.log, self.violations, self.faults = [], [], []
@@ -400,7 +401,10 @@ class BackEnd:
             self.breach("SET_VRING_KICK before the ring is described")
             raise Nack
         queue = self.take_fd(message, "kick")
-        queue.watch() if queue.ring else queue.start()
+        if queue.ring:
+            queue.watch()  # another kick for a ring that runs
+        else:
+            queue.start()
 
     def on_set_vring_call(self, message):
         """Signalled at once, as libvhost-user does: what went to the old one may not be seen."""

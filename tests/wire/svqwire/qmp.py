@@ -74,7 +74,8 @@ class Qmp:
         deadline = time.monotonic() + seconds
         while True:
             for event in self.events:
-                if event["event"] == name and all(event["data"].get(k) == v for k, v in data.items()):
+                fits = all(event["data"].get(key) == value for key, value in data.items())
+                if event["event"] == name and fits:
                     self.events.remove(event)
                     return event
             left = deadline - time.monotonic()
