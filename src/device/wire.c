@@ -8,6 +8,7 @@
  * before the kick is acked before the kick goes out: a ring must not start on half of its settings.
  */
 #include "device/internal.h"
+#include "base/notify.h"
 
 #include <string.h>
 #include <sys/eventfd.h>
@@ -15,15 +16,6 @@
 
 #define RELAY_FEATURES \
     (SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_IN_ORDER))
-
-static void notify(int fd)
-{
-    uint64_t one = 1;
-
-    /* EAGAIN: the counter is full and notifies as it is. A bad fd is its owner's loss. */
-    if (fd >= 0 && write(fd, &one, sizeof(one)) < 0)
-        return;
-}
 
 /* Everything the back-end needs to serve a ring. */
 struct wiring {
@@ -133,7 +125,7 @@ void wire_report_fault(struct svq_queue *queue, const char *side, const char *re
     svq_error(device->id, "queue %u stopped, the %s broke its ring: %s", queue->index, side,
               reason);
     device->context->event(device->context->opaque, &event);
-    notify(queue->err);
+    svq_notify(queue->err);
 }
 
 static void read_fault(struct svq_relay *relay, void *arg)
@@ -258,13 +250,13 @@ int wire_shadow_go(struct svq_queue *queue)
 
 void wire_call_guest(struct svq_queue *queue)
 {
-    notify(queue->call);
+    svq_notify(queue->call);
 }
 
 void wire_wake(struct svq_queue *queue)
 {
-    notify(queue->wire == WIRE_SHADOW ? queue->backend_kick : queue->kick);
-    notify(queue->call);
+    svq_notify(queue->wire == WIRE_SHADOW ? queue->backend_kick : queue->kick);
+    svq_notify(queue->call);
 }
 
 /* ---- After a halt -------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
  * may have emptied, and leaves a pending kick in place for whoever serves the ring next.
  */
 #include "engine/engine.h"
+#include "base/notify.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -89,15 +90,6 @@ static int64_t now_ns(void)
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
-static void notify(int fd)
-{
-    uint64_t one = 1;
-
-    /* EAGAIN: the counter is full, which notifies as well. Any other error is the peer's loss. */
-    if (fd >= 0 && write(fd, &one, sizeof(one)) < 0)
-        return;
-}
-
 /* ---- Worker's side -----------------------------------------------------------------------------
  */
 
@@ -129,7 +121,7 @@ static void lane_fault(struct worker *w, struct svq_lane *lane)
     lane->stopped = true;
     /* Release: pairs with the control thread's acquire in svq_engine_faults(). */
     atomic_store_explicit(&lane->faulted, true, memory_order_release);
-    notify(w->engine->fault_event);
+    svq_notify(w->engine->fault_event);
 }
 
 /* One turn of a lane. Return: something moved. */
@@ -138,9 +130,9 @@ static bool lane_turn(struct worker *w, struct svq_lane *lane)
     unsigned result = svq_relay_poll(lane->relay);
 
     if (result & SVQ_RELAY_KICK_BACKEND)
-        notify(lane->backend_kick);
+        svq_notify(lane->backend_kick);
     if (result & SVQ_RELAY_CALL_GUEST)
-        notify(lane->guest_call);
+        svq_notify(lane->guest_call);
     if (result & SVQ_RELAY_FAULT) {
         lane_fault(w, lane);
         return true;
@@ -244,7 +236,7 @@ static void engine_call(struct worker *w, void (*fn)(struct worker *, struct svq
 
     /* Release: pairs with take_call()'s acquire. */
     atomic_store_explicit(&w->call, &call, memory_order_release);
-    notify(w->wake);
+    svq_notify(w->wake);
     while (sem_wait(&w->done) < 0 && errno == EINTR)
         ;
 }
