@@ -53,6 +53,15 @@ static uint16_t *used_idx(const struct svq_split_mem *guest)
     return (uint16_t *)guest->used + 1;
 }
 
+/*
+ * libvhost-user reads the index for its answer before it stops the queue's thread (virtiofsd),
+ * which may take and complete more in between: then used.idx is ahead of the answer, and right.
+ */
+static uint32_t later_of(uint32_t base, uint16_t completed)
+{
+    return (int16_t)(completed - (uint16_t)base) > 0 ? completed : base;
+}
+
 /* Has the back-end completed all it took? 1 yes, 0 no, -EPROTO: its index is impossible. */
 static int drained(struct svq_queue *queue, uint32_t base)
 {
@@ -73,7 +82,31 @@ static int drained(struct svq_queue *queue, uint32_t base)
         !queue_guest_ring(queue, queue->device->s.map, &guest))
         return 1;
     /* Acquire: pairs with the back-end's release of used.idx. */
-    return __atomic_load_n(used_idx(&guest), __ATOMIC_ACQUIRE) == (uint16_t)(base - queue->skew);
+    return (int16_t)(__atomic_load_n(used_idx(&guest), __ATOMIC_ACQUIRE) -
+                     (uint16_t)(base - queue->skew)) >= 0;
+}
+
+static void ask_state(struct svq_relay *relay, void *arg)
+{
+    svq_relay_state(relay, arg);
+}
+
+/* Where the ring's next device goes on, now that it is drained. */
+static uint32_t next_index(struct svq_queue *queue, uint32_t base)
+{
+    struct svq_relay_state state;
+    struct svq_split_mem guest;
+
+    if (queue->wire == WIRE_SHADOW) {
+        if (!queue->lane)
+            return base;
+        svq_lane_call(queue->lane, ask_state, &state);
+        return later_of(base, state.backend_used);
+    }
+    if (device_acked(queue->device, SVQ_F_RING_PACKED) ||
+        !queue_guest_ring(queue, queue->device->s.map, &guest))
+        return base;
+    return later_of(base, __atomic_load_n(used_idx(&guest), __ATOMIC_ACQUIRE) + queue->skew);
 }
 
 /* Let others run, and look again soon. */
@@ -172,12 +205,13 @@ int wire_halt(struct svq_queue *queue, int64_t deadline)
     queue->handed = false;
     if (queue->wire == WIRE_SHADOW) {
         queue->halted = true;
-        queue->halted_at = base;
-        return wait_drained(queue, base, deadline);
+        err = wait_drained(queue, base, deadline);
+        queue->halted_at = next_index(queue, base);
+        return err;
     }
     err = wait_drained(queue, base, deadline);
+    queue->base = next_index(queue, base);
     queue->wire = WIRE_NONE;
     queue->absorbed = true;
-    queue->base = base;
     return err;
 }

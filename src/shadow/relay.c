@@ -329,7 +329,10 @@ void svq_relay_hold(struct svq_relay *relay, bool hold)
 int svq_relay_drained(const struct svq_relay *relay, uint16_t base)
 {
     const struct inflight *t = &relay->inflight;
-    uint16_t untaken = relay->backend.avail_idx - base;
+    uint16_t used = relay->backend.used_idx;
+    /* An answer from before the last completions: what is used was taken. */
+    uint16_t taken = (int16_t)(used - base) > 0 ? used : base;
+    uint16_t untaken = relay->backend.avail_idx - taken;
 
     /* What it never took must all be in flight: else it completed what it did not take. */
     if (untaken > t->count || inflight_newest(t, relay->backend.avail_idx, untaken) < untaken)

@@ -77,7 +77,7 @@ def test_ten_in_a_row(bench, wire, need, kernel, initramfs, direct, one_daemon):
 @pytest.mark.quick
 @pytest.mark.timeout(600)
 def test_backend_cannot_log(bench, wire, need, kernel, initramfs, direct):
-    """dirty-log=auto, a back-end without VHOST_F_LOG_ALL: QEMU alone refuses, through us it goes."""
+    """dirty-log=auto, the back-end has no VHOST_F_LOG_ALL: QEMU refuses, through us it goes."""
     need("qemu-storage-daemon", "qemu-utils")
     storage = storage_for_migration(bench, masked=True)
     refused = Migrator(bench, kernel, initramfs, storage.sockets, storage)

@@ -33,7 +33,8 @@ def test_no_reply_lost(bench, need, kernel, initramfs, direct, path):
     """24 switches lose no echo reply, just as a direct connection loses none over the same time."""
     need("dpdk-testpmd", "dpdk-dev")
     backend = bench.path("net.sock")
-    testpmd = Testpmd(bench, "testpmd", [vhost_port(backend, 2)], "icmpecho", queues=2, patient=True)
+    port = vhost_port(backend, 2)
+    testpmd = Testpmd(bench, "testpmd", [port], "icmpecho", queues=2, patient=True)
     wiring = svqd.wire(bench, {"net0": backend}, direct=direct or path == "direct")
     guest = Guest(bench, kernel, initramfs, vhost_net(wiring.sockets["net0"]), cpus=2)
     guest.wait_ready()

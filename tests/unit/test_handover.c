@@ -106,12 +106,12 @@ static void test_drained_refuses_impossible_bases(void **state)
     rig_complete(rig, rig_take(rig, bufs, 2), 1);
     rig_settle(rig);
     /* Offered 2, completed 1. */
-    assert_int_equal(svq_relay_drained(rig->relay, 0), -EPROTO);
     assert_int_equal(svq_relay_drained(rig->relay, 1), 1);
     assert_int_equal(svq_relay_drained(rig->relay, 2), 0);
     assert_int_equal(svq_relay_drained(rig->relay, 3), -EPROTO);
     assert_int_equal(svq_relay_drained(rig->relay, 0x8000), -EPROTO);
-    assert_int_equal(svq_relay_drained(rig->relay, 65535), -EPROTO);
+    /* An answer from before the completion (virtiofsd): what is used was taken. */
+    assert_int_equal(svq_relay_drained(rig->relay, 0), 1);
 }
 
 /*

@@ -12,6 +12,7 @@ WORK = {
     "memory": "churn memory 24 2",
 }
 DISK_MIB = 48
+MIB = 1 << 20
 
 
 class Migrator:
@@ -40,7 +41,7 @@ class Migrator:
         for tag, command in self.work.items():
             self.guest.start(tag, command)
         for tag in self.work:
-            wait_for(lambda tag=tag: self.guest.progress(tag)[0] > 1 << 20, f"{tag} churns", 60, 0.1)
+            wait_for(lambda tag=tag: self.guest.progress(tag)[0] > MIB, f"{tag} churns", 60, 0.1)
 
     def check_work(self):
         """End the churns: each has found all it expected; guest and host agree on the disk."""

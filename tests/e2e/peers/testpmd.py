@@ -63,9 +63,9 @@ class Testpmd:
     @staticmethod
     def _patience(bench, name, forward):
         """testpmd drops the packet in its hands when the other ring is stopped, which DPDK does
-        for a whole device at any GET_VRING_BASE. With retries it keeps it until the ring is back."""
+        for a whole device at any GET_VRING_BASE. With retries it waits for the ring instead."""
         path = bench.path(f"{name}.cmd")
-        with open(path, "w") as file:
+        with open(path, "w", encoding="ascii") as file:
             file.write(f"set burst tx delay 100 retry 10000\nset fwd {forward} retry\n")
         return path
 
