@@ -117,8 +117,8 @@ void svq_relay_hold(struct svq_relay *relay, bool hold);
  * svq_relay_drained() - after the back-end stopped at `base` (its GET_VRING_BASE answer): has it
  * completed every chain it took? Chains it never took do not count: they stay in the guest's ring.
  *
- * A base behind what has been completed counts as that: some back-ends read their index first and then
- * complete more before they stop.
+ * A base behind what has been completed counts as that: some back-ends read their index first and
+ * then complete more before they stop.
  *
  * Return: 1 drained, 0 not yet (poll and ask again), -EPROTO when base is impossible.
  */

@@ -25,6 +25,7 @@ int inflight_init(struct inflight *t, unsigned num, bool indirect)
         .num = num,
         .indirect = indirect,
         .max_table = num > INFLIGHT_MIN_TABLE ? num : INFLIGHT_MIN_TABLE,
+        .limit = 4 * num > INFLIGHT_MIN_LIMIT ? 4 * num : INFLIGHT_MIN_LIMIT,
     };
     t->desc = calloc(num, sizeof(*t->desc));
     t->busy = calloc(num, sizeof(*t->busy));
@@ -67,7 +68,7 @@ static const char *check_buffer(struct inflight *t, const struct svq_map *map, s
 }
 
 /* Make room for a private copy of an indirect table. */
-static bool table_reserve(struct inflight_chain *chain, uint32_t entries)
+static bool table_reserve(struct inflight *t, struct inflight_chain *chain, uint32_t entries)
 {
     struct split_desc *grown;
 
@@ -76,6 +77,7 @@ static bool table_reserve(struct inflight_chain *chain, uint32_t entries)
     grown = realloc(chain->table, entries * sizeof(*grown));
     if (!grown)
         return false;
+    t->allocated += entries - chain->table_room;
     chain->table = grown;
     chain->table_room = entries;
     return true;
@@ -104,7 +106,7 @@ static const char *take_table(struct inflight *t, const struct svq_map *map, str
     shared = svq_map_gpa(map, d->addr, d->len);
     if (!shared)
         return "indirect table outside guest memory";
-    if (!table_reserve(chain, entries))
+    if (!table_reserve(t, chain, entries))
         return "out of memory for an indirect table";
 
     memcpy(chain->table, shared, d->len);
@@ -191,6 +193,7 @@ const char *inflight_take(struct inflight *t, const struct svq_map *map,
     chain->writable = draft.writable;
     chain->position = position;
     chain->slots = draft.slots;
+    t->held += chain->table_len;
     t->order[t->order_next] = head;
     t->order_next = order_step(t, t->order_next);
     t->count++;
@@ -230,8 +233,16 @@ void inflight_release(struct inflight *t, uint16_t head)
     struct inflight_chain *chain = &t->chains[head];
 
     free_slots(t, head, chain->slots);
+    t->held -= chain->table_len;
     chain->slots = 0;
     chain->table_len = 0;
+    /* Copies are kept for the next chain of this head, unless all heads together keep too much. */
+    if (t->allocated > t->limit) {
+        t->allocated -= chain->table_room;
+        chain->table_room = 0;
+        free(chain->table);
+        chain->table = NULL;
+    }
     t->order_first = order_step(t, t->order_first);
     t->count--;
 }

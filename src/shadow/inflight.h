@@ -14,6 +14,9 @@
 /* A chain may be as long as its ring; indirect tables as long as the field's drivers make them. */
 #define INFLIGHT_MIN_TABLE 1024u
 
+/* Indirect entries in flight of one queue before it waits: 1 MiB of copies. */
+#define INFLIGHT_MIN_LIMIT 65536u
+
 struct inflight_chain {
     struct split_desc *table; /* private copy of the indirect table; kept for reuse */
     uint32_t table_room;      /* entries that fit in `table` */
@@ -30,6 +33,9 @@ struct inflight {
     bool indirect;                 /* INDIRECT_DESC was negotiated */
     unsigned hint;                 /* svq_map_holds() memory */
     uint32_t max_table;            /* entries of the longest table accepted */
+    uint32_t limit;                /* indirect entries in flight, more or less, at most */
+    uint32_t held;                 /* indirect entries in flight */
+    uint64_t allocated;            /* room in all tables, entries */
     struct split_desc *desc;       /* [num] private copies */
     bool *busy;                    /* [num] slot belongs to a chain in flight */
     struct inflight_chain *chains; /* [num] by head */
@@ -63,6 +69,15 @@ uint16_t inflight_newest(const struct inflight *t, uint16_t next, uint16_t limit
  * Return: 1 to limit, or 0 when head is not among the `limit` oldest.
  */
 uint16_t inflight_batch(const struct inflight *t, uint32_t head, uint16_t limit);
+
+/*
+ * May another chain be taken? A guest whose every head has a huge table must wait for completions
+ * rather than take all of our memory.
+ */
+static inline bool inflight_has_room(const struct inflight *t)
+{
+    return t->held < t->limit;
+}
 
 static inline bool inflight_outstanding(const struct inflight *t, uint32_t head)
 {

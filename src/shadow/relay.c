@@ -249,7 +249,7 @@ static unsigned forward(struct svq_relay *relay)
         set_fault(relay, SVQ_SIDE_GUEST, "available index jumps by more than the ring's size");
         return 0;
     }
-    for (taken = 0; taken < waiting; taken++) {
+    for (taken = 0; taken < waiting && inflight_has_room(&relay->inflight); taken++) {
         uint16_t head = split_device_head(&relay->guest, 0);
         const char *fault;
 
@@ -305,7 +305,8 @@ bool svq_relay_arm(struct svq_relay *relay)
      */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return split_driver_waiting(&relay->backend) ||
-           (!relay->hold && split_device_waiting(&relay->guest));
+           (!relay->hold && inflight_has_room(&relay->inflight) &&
+            split_device_waiting(&relay->guest));
 }
 
 void svq_relay_disarm(struct svq_relay *relay)
