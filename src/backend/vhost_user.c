@@ -481,6 +481,8 @@ static int vu_forward(struct svq_backend *backend, const struct svq_vu_message *
 
     vu->out = *request;
     vu->out.header.flags = SVQ_VU_VERSION;
+    /* What a front-end sends beyond that is nobody's. */
+    vu->out.fd_count = svq_vu_fds_expected(SVQ_VU_TO_BACKEND, request);
     if (svq_vu_rule(SVQ_VU_TO_BACKEND, request->header.request)->reply != SVQ_VU_REPLY_TYPED) {
         err = vu_queue(vu, &vu->out);
         return err ? err : vu_flush(backend);

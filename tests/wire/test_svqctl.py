@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
