@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include <shadowvq/mem.h>
+#include <shadowvq/vhost_user.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -41,11 +42,15 @@ size_t svq_split_used_size(unsigned num);
 /* Who broke the rules. */
 enum svq_side { SVQ_SIDE_NONE, SVQ_SIDE_GUEST, SVQ_SIDE_BACKEND };
 
+/* The ring features that a relay can have on both its sides. */
+#define SVQ_RELAY_FEATURES \
+    (SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_IN_ORDER))
+
 struct svq_relay;
 
 struct svq_relay_config {
     unsigned num;                 /* entries of both rings, a power of two up to SVQ_RING_MAX */
-    uint64_t features;            /* acked ring features: EVENT_IDX, INDIRECT_DESC, IN_ORDER */
+    uint64_t features;            /* acked ones of SVQ_RELAY_FEATURES */
     struct svq_split_mem guest;   /* stays mapped as long as `map` is referenced */
     struct svq_split_mem backend; /* the shadow ring: zeroed by svq_relay_new() */
     uint16_t base;                /* the guest's next available index */

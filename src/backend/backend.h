@@ -22,8 +22,6 @@
 struct svq_backend;
 
 struct svq_backend_ops {
-    const char *scheme; /* what stands before the colon in backend=SCHEME:ADDRESS */
-
     /* One attempt; then features and protocol_features are known. */
     int (*open)(struct svq_backend *backend);
     void (*close)(struct svq_backend *backend);

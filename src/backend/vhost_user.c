@@ -494,7 +494,6 @@ static int vu_forward(struct svq_backend *backend, const struct svq_vu_message *
 }
 
 static const struct svq_backend_ops vhost_user_ops = {
-    .scheme = "vhost-user",
     .open = vu_open,
     .close = vu_close,
     .free = vu_free,

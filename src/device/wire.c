@@ -14,9 +14,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define RELAY_FEATURES \
-    (SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_IN_ORDER))
-
 /* Everything the back-end needs to serve a ring. */
 struct wiring {
     struct svq_vu_vring_addr addr;
@@ -200,7 +197,7 @@ static const char *make_relay(struct svq_queue *queue)
     struct session *s = &queue->device->s;
     struct svq_relay_config config = {
         .num = queue->num,
-        .features = s->features_acked & RELAY_FEATURES,
+        .features = s->features_acked & SVQ_RELAY_FEATURES,
         .map = s->map,
     };
     struct svq_ring_place place;

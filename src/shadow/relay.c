@@ -22,9 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RELAY_FEATURES \
-    (SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_IN_ORDER))
-
 struct svq_relay {
     struct split_ring guest;   /* we are its device */
     struct split_ring backend; /* we are its driver */
@@ -59,7 +56,7 @@ int svq_relay_new(const struct svq_relay_config *config, struct svq_relay **out)
         return -EINVAL;
     if (!valid_ring(&config->guest) || !valid_ring(shadow) || !config->map)
         return -EINVAL;
-    if (config->features & ~RELAY_FEATURES)
+    if (config->features & ~SVQ_RELAY_FEATURES)
         return -ENOTSUP;
 
     relay = calloc(1, sizeof(*relay));
