@@ -4,7 +4,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 MESON   ?= meson
 
-.PHONY: all demo check install format clean help
+.PHONY: all demo check nightly install format clean help
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -23,6 +23,13 @@ check: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
 	@/usr/bin/python3 scripts/check.py --build $(BUILD)
 
+# What takes hours: ten million chains through the model, ten million rounds of every combination.
+nightly: $(BUILD)/build.ninja
+	@scripts/packages build check
+	@$(MESON) configure $(BUILD) -Dtests=enabled
+	@ninja -C $(BUILD)
+	@$(MESON) test -C $(BUILD) --no-rebuild --setup nightly --suite nightly
+
 install: all
 	@$(MESON) configure $(BUILD) --prefix=$(abspath $(PREFIX))
 	@DESTDIR=$(DESTDIR) $(MESON) install -C $(BUILD) --quiet
@@ -37,6 +44,7 @@ help:
 	@echo 'make            build into $(BUILD)/'
 	@echo 'make demo       see what svqd does: no VM, no privileges, a quarter of a minute'
 	@echo 'make check      run all the tests that this machine can run'
+	@echo 'make nightly    the long versions of the model test and the stress: hours'
 	@echo 'make install    PREFIX=$(PREFIX), DESTDIR='
 	@echo 'make format     clang-format the sources'
 	@echo 'make clean      remove $(BUILD)/'

@@ -9,6 +9,7 @@
 #include "feature_names.h"
 #include "human.h"
 #include "json.h"
+#include "rings.h"
 #include "table.h"
 
 /* ---- Queues -------------------------------------------------------------------------------- */
@@ -30,14 +31,11 @@ void svq_show_worker(struct svq_table *table, const json_t *queue)
         svq_table_cell(table, "-");
 }
 
-/* Two numbers that belong together; "-" when that side is not known. */
+/* Two counters that belong together. */
 static void pair_cell(struct svq_table *table, const json_t *object, const char *a, const char *b)
 {
-    if (object)
-        svq_table_cell(table, "%" PRIu64 "/%" PRIu64, svq_json_number(object, a),
-                       svq_json_number(object, b));
-    else
-        svq_table_cell(table, "-");
+    svq_table_cell(table, "%" PRIu64 "/%" PRIu64, svq_json_number(object, a),
+                   svq_json_number(object, b));
 }
 
 static void queue_row(struct svq_table *table, const json_t *queue)
@@ -45,25 +43,26 @@ static void queue_row(struct svq_table *table, const json_t *queue)
     char bytes[SVQ_HUMAN_SIZE];
 
     svq_table_cell(table, "%" PRIu64, svq_json_number(queue, "index"));
-    svq_table_cell(table, "%s", svq_json_string(queue, "format"));
-    svq_table_cell(table, "%" PRIu64, svq_json_number(queue, "size"));
     svq_table_cell(table, "%s", svq_show_queue_state(queue));
     svq_table_cell(table, "%s", svq_json_string(queue, "mode"));
-    pair_cell(table, svq_json_at(queue, "guest"), "avail-idx", "used-idx");
-    pair_cell(table, svq_json_at(queue, "backend"), "avail-idx", "used-idx");
+    svq_show_index(table, svq_json_at(queue, "guest"));
+    svq_show_index(table, svq_json_at(queue, "backend"));
     svq_table_cell(table, "%" PRIu64, svq_json_number(queue, "in-flight"));
     pair_cell(table, svq_json_at(queue, "kicks"), "guest", "backend");
     pair_cell(table, svq_json_at(queue, "calls"), "backend", "guest");
     svq_table_cell(table, "%" PRIu64, svq_json_number(queue, "chains"));
     svq_table_cell(table, "%s", svq_human_bytes((double)svq_json_number(queue, "bytes"), bytes));
     svq_show_worker(table, queue);
+    svq_show_rings(table, queue);
 }
 
 static void show_queues(const json_t *queues, FILE *out)
 {
     static const char *const heads[] = {
-        ">queue",     "ring",       ">size",      "state",   "mode",   ">guest a/u", ">shadow a/u",
-        ">in flight", ">kicks g/b", ">calls b/g", ">chains", ">bytes", ">worker",    NULL,
+        ">queue",      "state",      "mode",       ">guest a/u",
+        ">shadow a/u", ">in flight", ">kicks g/b", ">calls b/g",
+        ">chains",     ">bytes",     ">worker",    "rings: guest -> back-end",
+        NULL,
     };
     struct svq_table table;
     const json_t *queue;
@@ -85,29 +84,72 @@ static void show_queues(const json_t *queues, FILE *out)
 
 /* ---- Devices ------------------------------------------------------------------------------- */
 
+/* Every line about a device begins with a word that says what it is about. */
+#define LABEL "  %-12s  "
+
 static void show_peers(const json_t *device, FILE *out)
 {
     const char *frontend = svq_json_string(device, "frontend.address");
     const char *backend = svq_json_string(device, "backend.address");
     size_t width = strlen(frontend) > strlen(backend) ? strlen(frontend) : strlen(backend);
 
-    fprintf(out, "  front-end  %-*s  %s\n", (int)width, frontend,
+    fprintf(out, LABEL "%-*s  %s\n", "front-end", (int)width, frontend,
             svq_json_bool(device, "frontend.connected") ? "connected" : "not connected");
-    fprintf(out, "  back-end   %-*s  %s\n", (int)width, backend,
+    fprintf(out, LABEL "%-*s  %s\n", "back-end", (int)width, backend,
             svq_json_bool(device, "backend.connected") ? "connected" : "not connected");
+}
+
+/* The keys that the device was given about its rings, if any. */
+static void show_ring_keys(const json_t *device, FILE *out)
+{
+    const char *ring = svq_json_string(device, "ring");
+    const json_t *offer = svq_json_at(device, "offer");
+
+    if (strcmp(ring, "auto") == 0 && json_array_size(offer) == 0)
+        return;
+    fprintf(out, LABEL "ring=%s", "rings", ring);
+    if (json_array_size(offer) > 0) {
+        fputs(" offer=", out);
+        svq_print_ring_features(offer, "+", out);
+    }
+    fputc('\n', out);
+}
+
+/* Nobody knows before a guest has chosen its features. */
+static void show_pass_through(const json_t *device, FILE *out)
+{
+    if (svq_json_at(device, "pass-through.reason"))
+        fprintf(out, LABEL "not possible: %s\n", "pass-through",
+                svq_json_string(device, "pass-through.reason"));
+    else if (svq_json_bool(device, "started"))
+        fprintf(out, LABEL "possible\n", "pass-through");
+}
+
+static void show_masked(const json_t *device, FILE *out)
+{
+    const json_t *masked = svq_json_at(device, "masked-features");
+    const json_t *one;
+    size_t i;
+
+    json_array_foreach(masked, i, one)
+        fprintf(out, LABEL "%s: %s\n", i == 0 ? "masked" : "", svq_json_string(one, "feature"),
+                svq_json_string(one, "reason"));
 }
 
 /* Only what was negotiated by name; the other words tell what was on the table. */
 static void show_features(const json_t *device, FILE *out)
 {
-    fprintf(out, "  features   acked %s of %s offered, back-end has %s\n             ",
+    fprintf(out, LABEL "acked %s of %s offered; back-end has %s, was acked %s\n" LABEL, "features",
             svq_json_string(device, "features.acked"), svq_json_string(device, "features.offered"),
-            svq_json_string(device, "features.backend"));
+            svq_json_string(device, "features.backend"), svq_json_string(device, "features.served"),
+            "");
     svq_features_print(svq_json_word(device, "features.acked"), out);
-    fprintf(out, "\n  protocol   acked %s of %s offered, back-end has %s\n             ",
+    fputc('\n', out);
+    show_masked(device, out);
+    fprintf(out, LABEL "acked %s of %s offered; back-end has %s\n" LABEL, "protocol",
             svq_json_string(device, "protocol-features.acked"),
             svq_json_string(device, "protocol-features.offered"),
-            svq_json_string(device, "protocol-features.backend"));
+            svq_json_string(device, "protocol-features.backend"), "");
     svq_protocol_features_print(svq_json_word(device, "protocol-features.acked"), out);
     fputc('\n', out);
 }
@@ -116,7 +158,7 @@ static void show_switches(const json_t *device, FILE *out)
 {
     const json_t *last = svq_json_at(device, "last-switch");
 
-    fprintf(out, "  switches   %" PRIu64, svq_json_number(device, "switches"));
+    fprintf(out, LABEL "%" PRIu64, "switches", svq_json_number(device, "switches"));
     if (last)
         fprintf(out, ", last to %s in %" PRIu64 " us",
                 svq_json_bool(last, "shadow") ? "shadow" : "pass-through",
@@ -131,12 +173,14 @@ void svq_show_device(const json_t *device, FILE *out)
             svq_json_string(device, "shadow"), svq_json_string(device, "dirty-log"),
             svq_json_string(device, "logging"));
     show_peers(device, out);
+    show_ring_keys(device, out);
+    show_pass_through(device, out);
     /* Before a front-end came there is nothing to tell about features. */
     if (svq_json_word(device, "features.backend"))
         show_features(device, out);
     show_switches(device, out);
     if (svq_json_at(device, "last-error"))
-        fprintf(out, "  last error %s\n", svq_json_string(device, "last-error"));
+        fprintf(out, LABEL "%s\n", "last error", svq_json_string(device, "last-error"));
     show_queues(svq_json_at(device, "queues"), out);
 }
 

@@ -11,6 +11,7 @@
 
 #include "human.h"
 #include "json.h"
+#include "rings.h"
 #include "show.h"
 #include "table.h"
 
@@ -70,6 +71,7 @@ static void rate_row(struct svq_table *table, const json_t *before, const json_t
     svq_table_cell(table, "%" PRIu64, svq_json_number(queue, "index"));
     svq_table_cell(table, "%s", svq_show_queue_state(queue));
     svq_table_cell(table, "%s", svq_json_string(queue, "mode"));
+    svq_show_formats(table, queue);
     svq_table_cell(table, "%s", svq_human_count(rate(before, queue, "chains", seconds), text));
     svq_table_cell(table, "%s", svq_human_bytes(rate(before, queue, "bytes", seconds), text));
     svq_table_cell(table, "%s", svq_human_count(rate(before, queue, "kicks.guest", seconds), text));
@@ -85,9 +87,9 @@ static void rate_row(struct svq_table *table, const json_t *before, const json_t
 static void print_rates(const struct sample *before, const struct sample *after, FILE *out)
 {
     static const char *const heads[] = {
-        "device",     ">queue",     "state",      "mode",       ">chains/s",
-        ">bytes/s",   ">kicks/s g", ">kicks/s b", ">calls/s b", ">calls/s g",
-        ">in flight", ">worker",    NULL,
+        "device",     ">queue",     "state",      "mode",       "rings",
+        ">chains/s",  ">bytes/s",   ">kicks/s g", ">kicks/s b", ">calls/s b",
+        ">calls/s g", ">in flight", ">worker",    NULL,
     };
     double seconds = after->time - before->time;
     struct svq_table table;

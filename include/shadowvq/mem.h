@@ -60,6 +60,13 @@ void *svq_map_gpa(const struct svq_map *map, uint64_t gpa, uint64_t len);
 void *svq_map_uaddr(const struct svq_map *map, uint64_t uaddr, uint64_t len);
 
 /**
+ * svq_map_uaddr_to_gpa() - the guest-physical address of [uaddr, uaddr + len).
+ *
+ * Return: false, and *gpa as it was, unless one region holds all of it.
+ */
+bool svq_map_uaddr_to_gpa(const struct svq_map *map, uint64_t uaddr, uint64_t len, uint64_t *gpa);
+
+/**
  * svq_map_holds() - does guest memory hold all of [gpa, gpa + len)? Unlike svq_map_gpa() the range
  * may cross from one region into an adjacent one, as a guest's buffers do.
  * @hint: position of the region that matched last, updated; the caller's own, start with 0

@@ -25,37 +25,105 @@
 extern "C" {
 #endif
 
-#define SVQ_RING_MAX 32768u /* entries; virtio 1.3 section 2.7 */
+#define SVQ_RING_MAX 32768u /* entries; virtio 1.3 sections 2.7 and 2.8 */
 
-/* The parts of a split virtqueue in this process (virtio 1.3 section 2.7). */
-struct svq_split_mem {
-    void *desc;
-    void *avail;
-    void *used;
+/* ---- Rings ------------------------------------------------------------------------------ */
+
+enum svq_ring_format {
+    SVQ_RING_SPLIT, /* virtio 1.3 section 2.7 */
+    SVQ_RING_PACKED /* virtio 1.3 section 2.8 */
 };
 
-/* Bytes of each part of a split ring of num entries, with the event index fields. */
-size_t svq_split_desc_size(unsigned num);
-size_t svq_split_avail_size(unsigned num);
-size_t svq_split_used_size(unsigned num);
+/*
+ * The three areas of a virtqueue (virtio 1.3 section 2.6) in this process. Split: descriptor table,
+ * available ring, used ring. Packed: descriptor ring, driver and device event suppression.
+ */
+struct svq_vring {
+    void *desc;
+    void *driver;
+    void *device;
+};
+
+/* Bytes of each area for num entries; in split rings with the event index fields. */
+size_t svq_vring_desc_size(enum svq_ring_format format, unsigned num);
+size_t svq_vring_driver_size(enum svq_ring_format format, unsigned num);
+size_t svq_vring_device_size(enum svq_ring_format format, unsigned num);
+
+/* May a ring have that many entries? Only split ones need a power of two. */
+bool svq_vring_num_valid(enum svq_ring_format format, unsigned num);
+
+/*
+ * How far the two ends of a ring have come. Split: free-running 16-bit indices of the available and
+ * the used ring; packed: offsets into the descriptor ring, each with its wrap counter.
+ */
+struct svq_ring_index {
+    uint16_t avail; /* the next one that the device takes */
+    uint16_t used;  /* the next one that the device uses */
+    bool avail_wrap;
+    bool used_wrap;
+};
+
+/*
+ * The packed ring's base as GET_VRING_BASE and SET_VRING_BASE carry it (vhost-user, "Vring state"):
+ * bits 0-14 avail, 15 its wrap counter, 16-30 used, 31 its wrap counter. Some peers know the lower
+ * half only; a word whose upper half is 0 is read as "nothing is in flight": used as avail.
+ */
+uint32_t svq_packed_base(const struct svq_ring_index *index);
+struct svq_ring_index svq_packed_index(uint32_t base);
+
+/* The base of a ring that nobody has used yet. */
+#define SVQ_SPLIT_START  0u
+#define SVQ_PACKED_START 0x80008000u
+
+/* ---- The relay -------------------------------------------------------------------------- */
 
 /* Who broke the rules. */
 enum svq_side { SVQ_SIDE_NONE, SVQ_SIDE_GUEST, SVQ_SIDE_BACKEND };
 
-/* The ring features that a relay can have on both its sides. */
-#define SVQ_RELAY_FEATURES \
-    (SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_IN_ORDER))
+/* The ring features that a relay can have, on either side independently of the other. */
+#define SVQ_RELAY_FEATURES                                                                  \
+    (SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_RING_PACKED) | \
+     SVQ_BIT(SVQ_F_IN_ORDER))
+
+static inline enum svq_ring_format svq_ring_format(uint64_t features)
+{
+    return features & SVQ_BIT(SVQ_F_RING_PACKED) ? SVQ_RING_PACKED : SVQ_RING_SPLIT;
+}
 
 struct svq_relay;
 
-struct svq_relay_config {
-    unsigned num;                 /* entries of both rings, a power of two up to SVQ_RING_MAX */
-    uint64_t features;            /* acked ones of SVQ_RELAY_FEATURES */
-    struct svq_split_mem guest;   /* stays mapped as long as `map` is referenced */
-    struct svq_split_mem backend; /* the shadow ring: zeroed by svq_relay_new() */
-    uint16_t base;                /* the guest's next available index */
-    struct svq_map *map;          /* guest memory; the relay takes a reference */
+/* One of the two rings. */
+struct svq_relay_side {
+    unsigned num;          /* entries, up to SVQ_RING_MAX */
+    uint64_t features;     /* acked ones of SVQ_RELAY_FEATURES */
+    struct svq_vring ring; /* the guest's stays mapped as long as `map` is referenced */
 };
+
+/*
+ * Memory that the back-end reads at another address: here go indirect tables whose format the
+ * back-end does not know.
+ */
+struct svq_relay_tables {
+    void *host;
+    uint64_t addr; /* the same memory in the addresses that descriptors carry; 16-byte aligned */
+    size_t size;   /* bytes; at least svq_relay_tables_size() */
+};
+
+struct svq_relay_config {
+    struct svq_relay_side guest;
+    struct svq_relay_side backend; /* the shadow ring: zeroed by svq_relay_new() */
+    uint32_t base;                 /* the guest ring's, as in SET_VRING_BASE */
+    struct svq_map *map;           /* guest memory; the relay takes a reference */
+    struct svq_relay_tables tables;
+};
+
+/* Entries of the smallest shadow ring that holds what a guest's ring of num entries holds. */
+unsigned svq_relay_shadow_num(enum svq_ring_format shadow, unsigned num);
+
+/* Bytes of tables that a relay of this configuration may need; 0: none. */
+size_t svq_relay_tables_size(const struct svq_relay_config *config);
+/* The most that it can be for a guest's ring of num entries. */
+size_t svq_relay_tables_max(unsigned num);
 
 /* Everything an operator may want to read; all counters only grow. */
 struct svq_relay_stats {
@@ -68,11 +136,17 @@ struct svq_relay_stats {
 };
 
 struct svq_relay_state {
-    uint16_t guest_avail;   /* next entry to take from the guest's available ring */
-    uint16_t guest_used;    /* next entry to write in the guest's used ring */
-    uint16_t backend_avail; /* next entry to write in the shadow's available ring */
-    uint16_t backend_used;  /* next entry to take from the shadow's used ring */
-    unsigned in_flight;     /* chains between the two */
+    struct svq_ring_index guest;   /* avail: next to take; used: next to write */
+    struct svq_ring_index backend; /* avail: next to write; used: next to take */
+    unsigned in_flight;            /* chains between the two */
+};
+
+/* Where and what to log. */
+struct svq_relay_log {
+    struct svq_log *log; /* NULL: nothing; the relay takes a reference */
+    bool ring;           /* log what we write in the guest's ring, too */
+    uint64_t desc_gpa;   /* guest-physical address of its descriptor area; packed only */
+    uint64_t device_gpa; /* and of its device area */
 };
 
 /* What svqd does with the result of a turn: bits of svq_relay_poll()'s return value. */
@@ -84,9 +158,11 @@ struct svq_relay_state {
 /**
  * svq_relay_new() - a relay that starts at config->base with nothing in flight.
  *
- * The guest's used index continues from what the ring says. The shadow ring starts from 0.
+ * A split guest's used index continues from what its ring says. The shadow ring starts from
+ * SVQ_SPLIT_START or SVQ_PACKED_START.
  *
- * Return: 0, -EINVAL (size, NULL ring), -ENOTSUP (features the relay cannot do), -ENOMEM.
+ * Return: 0, -EINVAL (size, NULL ring, base, tables), -ENOTSUP (features the relay cannot do),
+ * -ENOMEM.
  */
 int svq_relay_new(const struct svq_relay_config *config, struct svq_relay **out);
 void svq_relay_free(struct svq_relay *relay);
@@ -127,31 +203,31 @@ void svq_relay_hold(struct svq_relay *relay, bool hold);
  *
  * Return: 1 drained, 0 not yet (poll and ask again), -EPROTO when base is impossible.
  */
-int svq_relay_drained(const struct svq_relay *relay, uint16_t base);
+int svq_relay_drained(const struct svq_relay *relay, uint32_t base);
+
+/* The shadow ring's base for a back-end that stopped at `base` and is to go on. */
+uint32_t svq_relay_resume_base(const struct svq_relay *relay, uint32_t base);
 
 /**
  * svq_relay_detach() - end of this shadow: leave the guest's ring as a device that starts at the
  * returned index expects it, with notifications asked for. Call once drained; called earlier,
  * chains that are in flight and older than a completed one are lost with the back-end.
  *
- * Return: the guest's next available index.
+ * Return: the guest ring's base.
  */
-uint16_t svq_relay_detach(struct svq_relay *relay);
+uint32_t svq_relay_detach(struct svq_relay *relay);
 
 /**
- * svq_relay_set_log() - from the next turn on write dirty pages to `log`, or to none (NULL).
- * @log: the relay takes a reference
- * @used_gpa: guest-physical address of the guest's used ring; @log_used: whether to log that ring
+ * svq_relay_set_log() - from the next turn on write dirty pages there, or nowhere.
  *
  * Chains already in flight count too.
  */
-void svq_relay_set_log(struct svq_relay *relay, struct svq_log *log, bool log_used,
-                       uint64_t used_gpa);
+void svq_relay_set_log(struct svq_relay *relay, const struct svq_relay_log *log);
 
 /**
  * svq_relay_set_guest() - the same guest ring at new pointers, after the memory map changed.
  */
-void svq_relay_set_guest(struct svq_relay *relay, const struct svq_split_mem *guest,
+void svq_relay_set_guest(struct svq_relay *relay, const struct svq_vring *guest,
                          struct svq_map *map);
 
 /* The caller saw a notification; only counts it. */

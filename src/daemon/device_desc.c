@@ -9,11 +9,13 @@
 #include "daemon/keyval.h"
 #include "daemon/names.h"
 #include "daemon/number.h"
+#include "daemon/ring_features.h"
 
 enum key_type {
     KEY_STRING,  /* const char * */
     KEY_WORD,    /* enum, by its list of words */
     KEY_SECONDS, /* int64_t, nanoseconds */
+    KEY_OFFER,   /* uint64_t, feature bits */
 };
 
 struct key {
@@ -27,6 +29,7 @@ struct key {
 /* A word's position is stored into an enum member through its offset. */
 _Static_assert(sizeof(enum svq_shadow_policy) == sizeof(int), "enums are ints");
 _Static_assert(sizeof(enum svq_dirty_log_policy) == sizeof(int), "enums are ints");
+_Static_assert(sizeof(enum svq_ring_choice) == sizeof(int), "enums are ints");
 
 #define MEMBER(m) offsetof(struct svq_device_config, m)
 
@@ -36,6 +39,8 @@ static const struct key keys[] = {
     {"backend", KEY_STRING, true, MEMBER(backend), NULL},
     {"shadow", KEY_WORD, false, MEMBER(shadow), svq_shadow_policy_words},
     {"dirty-log", KEY_WORD, false, MEMBER(dirty_log), svq_dirty_log_policy_words},
+    {"ring", KEY_WORD, false, MEMBER(ring), svq_ring_choice_words},
+    {"offer", KEY_OFFER, false, MEMBER(offer), NULL},
     {"message-timeout", KEY_SECONDS, false, MEMBER(message_timeout), NULL},
     {"drain-timeout", KEY_SECONDS, false, MEMBER(drain_timeout), NULL},
 };
@@ -117,6 +122,8 @@ static int set_key(const struct key *key, const json_t *value, enum svq_desc_sou
         return set_word(key, value, member, failure);
     case KEY_SECONDS:
         return set_seconds(key, value, source, member, failure);
+    case KEY_OFFER:
+        return svq_ring_features_from_json(key->name, value, member, failure);
     case KEY_STRING:
         break;
     }

@@ -17,6 +17,19 @@ svq_word_list svq_dirty_log_policy_words = {
     NULL,
 };
 
+svq_word_list svq_ring_choice_words = {
+    [SVQ_RING_CHOICE_AUTO] = "auto",
+    [SVQ_RING_CHOICE_SPLIT] = "split",
+    [SVQ_RING_CHOICE_PACKED] = "packed",
+    NULL,
+};
+
+svq_word_list svq_ring_format_words = {
+    [SVQ_RING_SPLIT] = "split",
+    [SVQ_RING_PACKED] = "packed",
+    NULL,
+};
+
 svq_word_list svq_device_mode_words = {
     [SVQ_MODE_STOPPED] = "stopped",
     [SVQ_MODE_PASS_THROUGH] = "pass-through",

@@ -4,7 +4,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/feature_name.h"
 #include "daemon/names.h"
+#include "daemon/ring_features.h"
 
 /* Feature words are strings: a JSON number does not hold 64 bits everywhere. */
 static json_t *feature_word(uint64_t word)
@@ -15,10 +17,19 @@ static json_t *feature_word(uint64_t word)
     return json_string(text);
 }
 
-static json_t *feature_words(uint64_t backend, uint64_t offered, uint64_t acked)
+static json_t *feature_words(const struct svq_device_info *info)
 {
-    return json_pack("{s:o, s:o, s:o}", "backend", feature_word(backend), "offered",
-                     feature_word(offered), "acked", feature_word(acked));
+    return json_pack("{s:o, s:o, s:o, s:o}", "backend", feature_word(info->features_backend),
+                     "offered", feature_word(info->features_offered), "acked",
+                     feature_word(info->features_acked), "served",
+                     feature_word(info->features_served));
+}
+
+static json_t *protocol_words(const struct svq_device_info *info)
+{
+    return json_pack("{s:o, s:o, s:o}", "backend", feature_word(info->protocol_backend), "offered",
+                     feature_word(info->protocol_offered), "acked",
+                     feature_word(info->protocol_acked));
 }
 
 static json_t *counters(uint64_t guest, uint64_t backend)
@@ -31,29 +42,46 @@ static json_t *peer(const char *address, bool connected)
     return json_pack("{s:s, s:b}", "address", address, "connected", connected);
 }
 
-static json_t *indices(uint16_t avail, uint16_t used)
+/* Where the two ends of a ring are; its wrap counters only where it has them. */
+static int add_index(json_t *ring, const struct svq_ring_info *info)
 {
-    return json_pack("{s:i, s:i}", "avail-idx", avail, "used-idx", used);
+    const struct svq_ring_index *index = &info->index;
+    int ret = json_object_set_new(ring, "avail-idx", json_integer(index->avail));
+
+    ret |= json_object_set_new(ring, "used-idx", json_integer(index->used));
+    if (info->format == SVQ_RING_PACKED) {
+        ret |= json_object_set_new(ring, "avail-wrap", json_boolean(index->avail_wrap));
+        ret |= json_object_set_new(ring, "used-wrap", json_boolean(index->used_wrap));
+    }
+    return ret;
 }
 
-/* "o*" and "s*" leave the member out when there is nothing. */
+static json_t *ring_json(const struct svq_ring_info *info)
+{
+    json_t *ring = json_pack("{s:s, s:i, s:o}", "format", svq_ring_format_words[info->format],
+                             "size", (int)info->size, "features",
+                             svq_ring_features_json(info->features & ~SVQ_BIT(SVQ_F_RING_PACKED)));
+
+    if (ring && info->has_index && add_index(ring, info) < 0) {
+        json_decref(ring);
+        return NULL;
+    }
+    return ring;
+}
+
+/* "s*" and "o*" leave the member out when there is nothing. */
 static json_t *queue_json(const char *id, const struct svq_queue_info *info)
 {
-    json_t *guest = info->has_indices ? indices(info->guest_avail, info->guest_used) : NULL;
-    json_t *backend = info->shadow ? indices(info->backend_avail, info->backend_used) : NULL;
-
     /* clang-format off */
     return json_pack(
-        "{s:s, s:i, s:i, s:s, s:b, s:b, s:s, s:o*, s:o*, s:i, s:I, s:I, s:o, s:o, s:i, s:s*}",
+        "{s:s, s:i, s:b, s:b, s:s, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:i, s:s*}",
         "device", id,
         "index", (int)info->index,
-        "size", (int)info->size,
-        "format", info->packed ? "packed" : "split",
         "enabled", info->enabled,
         "started", info->started,
         "mode", info->shadow ? "shadow" : "pass-through",
-        "guest", guest,
-        "backend", backend,
+        "guest", ring_json(&info->guest),
+        "backend", ring_json(&info->backend),
         "in-flight", (int)info->in_flight,
         "chains", (json_int_t)info->chains,
         "bytes", (json_int_t)info->bytes,
@@ -86,6 +114,28 @@ static json_t *last_switch(const struct svq_device_info *info)
                      (json_int_t)info->last_switch_microseconds);
 }
 
+static json_t *pass_through(const struct svq_device_info *info)
+{
+    return json_pack("{s:b, s:s*}", "possible", !info->bound, "reason", info->bound);
+}
+
+static json_t *masked_features(uint64_t features)
+{
+    json_t *list = json_array();
+    unsigned bit;
+
+    for (bit = SVQ_FEATURE_NAMED_FIRST; list && bit <= SVQ_FEATURE_NAMED_LAST; bit++) {
+        if (!(features & SVQ_BIT(bit)))
+            continue;
+        if (json_array_append_new(list, json_pack("{s:s, s:s}", "feature", svq_feature_name(bit),
+                                                  "reason", svq_device_masked_reason(bit))) < 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    return list;
+}
+
 static json_t *device_json(const struct svq_device *device)
 {
     struct svq_device_info info;
@@ -99,19 +149,22 @@ static json_t *device_json(const struct svq_device *device)
     /* A NULL behind "o" makes json_pack drop everything and return NULL. */
     /* clang-format off */
     return json_pack(
-        "{s:s, s:s, s:b, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:I, s:o*, s:s*, s:o}",
+        "{s:s, s:s, s:b, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o*, s:s*,"
+        " s:o}",
         "id", info.id,
         "mode", svq_device_mode_words[info.mode],
         "started", info.mode != SVQ_MODE_STOPPED,
         "shadow", svq_shadow_policy_words[info.shadow],
         "dirty-log", svq_dirty_log_policy_words[info.dirty_log],
         "logging", svq_logging_words[info.logging],
+        "ring", svq_ring_choice_words[info.ring],
+        "offer", svq_ring_features_json(info.offer),
+        "pass-through", pass_through(&info),
         "frontend", peer(info.frontend, info.frontend_connected),
         "backend", peer(info.backend, info.backend_connected),
-        "features", feature_words(info.features_backend, info.features_offered,
-                                  info.features_acked),
-        "protocol-features", feature_words(info.protocol_backend, info.protocol_offered,
-                                           info.protocol_acked),
+        "features", feature_words(&info),
+        "masked-features", masked_features(info.features_masked),
+        "protocol-features", protocol_words(&info),
         "switches", (json_int_t)info.switches,
         "last-switch", last_switch(&info),
         "last-error", info.last_error,

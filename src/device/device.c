@@ -200,6 +200,8 @@ int svq_device_check_config(const struct svq_device_config *config, const char *
     else if (config->message_timeout <= 0 || config->drain_timeout <= 0)
         *why = "timeouts must be more than 0 seconds";
     else
+        *why = setup_check_rings(config->shadow, config->ring, config->offer);
+    if (!*why)
         *why = svq_frontend_check(config->frontend);
     return *why ? -EINVAL : 0;
 }
@@ -224,6 +226,8 @@ static int device_init(struct svq_device *device, const struct svq_device_config
     device->backend_address = strdup(config->backend);
     device->policy = config->shadow;
     device->dirty_log = config->dirty_log;
+    device->ring = config->ring;
+    device->offer = config->offer;
     device->message_timeout = config->message_timeout;
     device->s.fd = -1;
     if (!device->id || !device->frontend_address || !device->backend_address)

@@ -13,12 +13,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <shadowvq/relay.h>
+
 struct svq_loop;
 struct svq_engine;
 struct svq_device;
 
 enum svq_shadow_policy { SVQ_SHADOW_AUTO, SVQ_SHADOW_ON, SVQ_SHADOW_OFF };
 enum svq_dirty_log_policy { SVQ_DIRTY_LOG_AUTO, SVQ_DIRTY_LOG_SHADOW, SVQ_DIRTY_LOG_BACKEND };
+/* The format of the back-end's rings; auto: the guest's where the back-end has it, else split. */
+enum svq_ring_choice { SVQ_RING_CHOICE_AUTO, SVQ_RING_CHOICE_SPLIT, SVQ_RING_CHOICE_PACKED };
 enum svq_device_mode { SVQ_MODE_STOPPED, SVQ_MODE_PASS_THROUGH, SVQ_MODE_SHADOW };
 /* Who writes the dirty log now. */
 enum svq_logging { SVQ_LOGGING_OFF, SVQ_LOGGING_SHADOW, SVQ_LOGGING_BACKEND };
@@ -30,6 +34,8 @@ struct svq_device_config {
     const char *backend;  /* vhost-user:PATH */
     enum svq_shadow_policy shadow;
     enum svq_dirty_log_policy dirty_log;
+    enum svq_ring_choice ring;
+    uint64_t offer;          /* of SVQ_RELAY_FEATURES: offered though the back-end may lack them */
     int64_t message_timeout; /* nanoseconds a peer may take to answer a message */
     int64_t drain_timeout;   /* nanoseconds a back-end may take to complete what it took */
 };
@@ -89,8 +95,9 @@ const char *svq_device_id(const struct svq_device *device);
 
 /**
  * svq_device_enable_shadow() - switch by hand; idempotent. Fiber.
- * @cause: on failure the RFC's cause: "Device is not started", "Use packed vq",
- *         "Device use IOMMU" or "Error enabling (see monitor)"; static
+ * @cause: on failure the RFC's cause: "Device is not started", "Device use IOMMU" or "Error
+ *         enabling (see monitor)"; or why the device cannot pass through (see svq_device_info).
+ *         Lives as long as the device
  *
  * Return: 0 or -errno.
  */
@@ -113,11 +120,16 @@ struct svq_device_info {
     enum svq_shadow_policy shadow;
     enum svq_dirty_log_policy dirty_log;
     enum svq_logging logging;
+    enum svq_ring_choice ring;
+    uint64_t offer;
+    const char *bound; /* why this session cannot pass through; NULL: it can */
     bool frontend_connected;
     bool backend_connected;
     uint64_t features_backend;
     uint64_t features_offered;
     uint64_t features_acked;
+    uint64_t features_served; /* acked to the back-end */
+    uint64_t features_masked; /* ring and transport bits that it has and that are not offered */
     uint64_t protocol_backend;
     uint64_t protocol_offered;
     uint64_t protocol_acked;
@@ -128,18 +140,25 @@ struct svq_device_info {
     unsigned queues;                   /* highest vring index seen, plus one */
 };
 
+/* Why svqd does not offer that ring or transport feature of a back-end; never NULL. */
+const char *svq_device_masked_reason(unsigned feature_bit);
+
+/* One end's ring. In pass-through both are the guest's. */
+struct svq_ring_info {
+    enum svq_ring_format format;
+    unsigned size;
+    uint64_t features; /* acked ones of SVQ_RELAY_FEATURES */
+    bool has_index;    /* how far it has come is known */
+    struct svq_ring_index index;
+};
+
 struct svq_queue_info {
     unsigned index;
-    unsigned size;
-    bool packed;
     bool enabled;
     bool started;
     bool shadow;
-    bool has_indices; /* guest_* are valid: the ring is known and mapped */
-    uint16_t guest_avail;
-    uint16_t guest_used;
-    uint16_t backend_avail; /* backend_*: valid when shadow */
-    uint16_t backend_used;
+    struct svq_ring_info guest;
+    struct svq_ring_info backend;
     unsigned in_flight;
     uint64_t chains;
     uint64_t bytes;

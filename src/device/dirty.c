@@ -20,8 +20,8 @@ bool dirty_backend_logs(const struct svq_device *device)
     case SVQ_DIRTY_LOG_BACKEND:
         return can;
     default:
-        /* A shadow that is always on logs more cheaply than both together. */
-        return can && device->policy != SVQ_SHADOW_ON;
+        /* A shadow that is on anyway logs more cheaply than both together. */
+        return can && device->policy != SVQ_SHADOW_ON && !device->s.bound;
     }
 }
 

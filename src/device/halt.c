@@ -7,6 +7,12 @@
  * cannot call then. So nothing should want to call: a relay asks the back-end not to; and from a
  * back-end that has been seen to be lazy, a direct ring's kick is taken away first, so that it runs
  * dry before it is stopped.
+ *
+ * How far a direct ring has been used can be read off a split one. It cannot off a packed one:
+ * where a used element stands, nothing tells how many descriptors it stands for. There the answer
+ * itself says it, in its upper half, and a back-end that has not completed everything is asked
+ * again. The same is why a packed ring is not run dry; nor is any lazy back-end known that has
+ * packed rings.
  */
 #include "device/internal.h"
 
@@ -37,9 +43,14 @@ void wire_hold(struct svq_queue *queue, bool on)
 }
 
 struct drain {
-    uint16_t base;
+    uint32_t base;
     int result;
 };
+
+static bool packed(const struct svq_queue *queue)
+{
+    return device_guest_format(queue->device) == SVQ_RING_PACKED;
+}
 
 static void ask_drained(struct svq_relay *relay, void *arg)
 {
@@ -48,9 +59,9 @@ static void ask_drained(struct svq_relay *relay, void *arg)
     drain->result = svq_relay_drained(relay, drain->base);
 }
 
-static uint16_t *used_idx(const struct svq_split_mem *guest)
+static uint16_t *used_idx(const struct svq_vring *guest)
 {
-    return (uint16_t *)guest->used + 1;
+    return (uint16_t *)guest->device + 1;
 }
 
 /*
@@ -62,11 +73,28 @@ static uint32_t later_of(uint32_t base, uint16_t completed)
     return (int16_t)(completed - (uint16_t)base) > 0 ? completed : base;
 }
 
-/* Has the back-end completed all it took? 1 yes, 0 no, -EPROTO: its index is impossible. */
+/*
+ * By a packed ring's base: is it used as far as it was taken? DPDK answers with the lower half
+ * only, and has completed everything by then.
+ */
+static int packed_drained(struct svq_queue *queue, uint32_t base)
+{
+    struct svq_ring_index index = svq_packed_index(base);
+    uint32_t taken = base & UINT16_MAX, used = base >> 16;
+
+    if (index.avail >= queue->num || index.used >= queue->num)
+        return -EPROTO;
+    return taken == used || (!used && !queue->device->s.wide_bases);
+}
+
+/*
+ * Has the back-end completed all it took, as far as one can see from here? 1 yes, 0 no, -EPROTO:
+ * its index is impossible.
+ */
 static int drained(struct svq_queue *queue, uint32_t base)
 {
-    struct drain drain = {.base = (uint16_t)base};
-    struct svq_split_mem guest;
+    struct drain drain = {.base = base};
+    struct svq_vring guest;
 
     if (queue->wire == WIRE_SHADOW) {
         if (!queue->lane)
@@ -77,34 +105,21 @@ static int drained(struct svq_queue *queue, uint32_t base)
         svq_lane_call(queue->lane, ask_drained, &drain);
         return drain.result;
     }
-    /* What a packed ring has used cannot be read off it; such a ring is never shadowed. */
-    if (device_acked(queue->device, SVQ_F_RING_PACKED) ||
-        !queue_guest_ring(queue, queue->device->s.map, &guest))
+    if (packed(queue))
+        return packed_drained(queue, base);
+    if (!queue_guest_ring(queue, queue->device->s.map, &guest))
         return 1;
     /* Acquire: pairs with the back-end's release of used.idx. */
     return (int16_t)(__atomic_load_n(used_idx(&guest), __ATOMIC_ACQUIRE) -
                      (uint16_t)(base - queue->skew)) >= 0;
 }
 
-static void ask_state(struct svq_relay *relay, void *arg)
-{
-    svq_relay_state(relay, arg);
-}
-
-/* Where the ring's next device goes on, now that it is drained. */
+/* Where a direct ring's next device goes on, now that it is drained. */
 static uint32_t next_index(struct svq_queue *queue, uint32_t base)
 {
-    struct svq_relay_state state;
-    struct svq_split_mem guest;
+    struct svq_vring guest;
 
-    if (queue->wire == WIRE_SHADOW) {
-        if (!queue->lane)
-            return base;
-        svq_lane_call(queue->lane, ask_state, &state);
-        return later_of(base, state.backend_used);
-    }
-    if (device_acked(queue->device, SVQ_F_RING_PACKED) ||
-        !queue_guest_ring(queue, queue->device->s.map, &guest))
+    if (packed(queue) || !queue_guest_ring(queue, queue->device->s.map, &guest))
         return base;
     return later_of(base, __atomic_load_n(used_idx(&guest), __ATOMIC_ACQUIRE) + queue->skew);
 }
@@ -118,29 +133,53 @@ static void pause_between_looks(unsigned looks)
         svq_fiber_sleep(SVQ_MSEC);
 }
 
-static int wait_drained(struct svq_queue *queue, uint32_t base, int64_t deadline)
+/* GET_VRING_BASE: the ring stops, or, if it has, the back-end says how far it has come. */
+static int ask_base(struct svq_queue *queue, uint32_t *base)
+{
+    struct svq_device *device = queue->device;
+    int call = queue->wire == WIRE_SHADOW ? queue->backend_call : queue->call;
+    int err = device->backend->ops->get_vring_base(device->backend, queue->index, call, base);
+
+    if (!err && device_backend_format(device) == SVQ_RING_PACKED && *base >> 16)
+        device->s.wide_bases = true;
+    return device_backend_did(device, err);
+}
+
+static void note_lazy(struct svq_device *device)
+{
+    if (!device->lazy_backend)
+        svq_info(device->id, "back-end answers GET_VRING_BASE before it has completed everything; "
+                             "its split rings are run dry first from now on");
+    device->lazy_backend = true;
+}
+
+/* @base: what the back-end answered; of a direct packed ring, what it answered last */
+static int wait_drained(struct svq_queue *queue, uint32_t *base, int64_t deadline)
 {
     for (unsigned looks = 0;; looks++) {
-        int result = drained(queue, base);
+        int result = drained(queue, *base), err;
 
         if (result < 0)
             wire_report_fault(queue, "backend", "its next index lies outside of what it was given");
         if (result)
             return 0;
-        if (!queue->device->lazy_backend)
-            svq_info(queue->device->id, "back-end answers GET_VRING_BASE before it has completed "
-                                        "everything; its rings are run dry first from now on");
-        queue->device->lazy_backend = true;
+        note_lazy(queue->device);
         if (svq_now() >= deadline)
             return -ETIMEDOUT;
         pause_between_looks(looks);
+        if (queue->wire == WIRE_SHADOW || !packed(queue))
+            continue;
+        err = ask_base(queue, base);
+        if (err)
+            return err;
     }
 }
 
 /* Wait until a direct ring without a kick has completed what the back-end took. */
-static void wait_dry(struct svq_queue *queue, const struct svq_split_mem *guest)
+static void wait_dry(struct svq_queue *queue, const struct svq_vring *guest)
 {
-    const uint16_t *event = (uint16_t *)((char *)guest->used + svq_split_used_size(queue->num)) - 1;
+    size_t size = svq_vring_device_size(SVQ_RING_SPLIT, queue->num);
+    const uint16_t *event = (uint16_t *)((char *)guest->device + size) - 1;
     bool event_idx = device_acked(queue->device, SVQ_F_EVENT_IDX);
     int64_t limit = svq_deadline(DRY_LIMIT), moved = svq_now();
     uint16_t last = __atomic_load_n(used_idx(guest), __ATOMIC_ACQUIRE);
@@ -163,10 +202,10 @@ static void wait_dry(struct svq_queue *queue, const struct svq_split_mem *guest)
 static void run_dry(struct svq_queue *queue)
 {
     struct svq_backend *backend = queue->device->backend;
-    struct svq_split_mem guest;
+    struct svq_vring guest;
     int silent, err;
 
-    if (!queue->device->lazy_backend || device_acked(queue->device, SVQ_F_RING_PACKED) ||
+    if (!queue->device->lazy_backend || packed(queue) ||
         !queue_guest_ring(queue, queue->device->s.map, &guest))
         return;
     silent = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -182,8 +221,6 @@ static void run_dry(struct svq_queue *queue)
 
 int wire_halt(struct svq_queue *queue, int64_t deadline)
 {
-    struct svq_backend *backend = queue->device->backend;
-    int call = queue->wire == WIRE_SHADOW ? queue->backend_call : queue->call;
     uint32_t base;
     int err;
 
@@ -197,20 +234,21 @@ int wire_halt(struct svq_queue *queue, int64_t deadline)
         wire_hold(queue, true);
     else
         run_dry(queue);
-    err = backend->ops->get_vring_base(backend, queue->index, call, &base);
-    if (device_backend_did(queue->device, err)) {
+    err = ask_base(queue, &base);
+    if (err) {
         wire_hold(queue, false);
         return err;
     }
     queue->handed = false;
     if (queue->wire == WIRE_SHADOW) {
         queue->halted = true;
-        err = wait_drained(queue, base, deadline);
-        queue->halted_at = next_index(queue, base);
+        err = wait_drained(queue, &base, deadline);
+        queue->halted_at = base;
         return err;
     }
-    err = wait_drained(queue, base, deadline);
+    err = wait_drained(queue, &base, deadline);
     queue->base = next_index(queue, base);
+    queue->has_base = true;
     queue->wire = WIRE_NONE;
     queue->absorbed = true;
     return err;

@@ -27,11 +27,16 @@ void svq_device_info(const struct svq_device *device, struct svq_device_info *in
         .shadow = device->policy,
         .dirty_log = device->dirty_log,
         .logging = logging_of(device),
+        .ring = device->ring,
+        .offer = device->offer,
+        .bound = s->bound ? device->why_bound : NULL,
         .frontend_connected = s->fd >= 0,
         .backend_connected = s->backend_open,
         .features_backend = device->backend->features,
         .features_offered = s->features_offered,
         .features_acked = s->features_acked,
+        .features_served = s->features_served,
+        .features_masked = setup_masked(device),
         .protocol_backend = device->backend->protocol_features,
         .protocol_offered = s->protocol_offered,
         .protocol_acked = s->protocol_acked,
@@ -65,8 +70,16 @@ static void add_relay(const struct svq_queue *queue, struct svq_queue_info *info
         svq_lane_call(queue->lane, take_snapshot, &snapshot);
     else
         take_snapshot(queue->relay, &snapshot);
-    info->backend_avail = snapshot.state.backend_avail;
-    info->backend_used = snapshot.state.backend_used;
+    if (!info->guest.has_index)
+        info->guest.index = snapshot.state.guest;
+    info->guest.has_index = true;
+    info->backend = (struct svq_ring_info){
+        .format = device_backend_format(queue->device),
+        .size = queue->shadow_num,
+        .features = queue->device->s.features_served & SVQ_RELAY_FEATURES,
+        .has_index = true,
+        .index = snapshot.state.backend,
+    };
     info->in_flight = snapshot.state.in_flight;
     info->chains += snapshot.stats.chains;
     info->bytes += snapshot.stats.bytes;
@@ -77,16 +90,16 @@ static void add_relay(const struct svq_queue *queue, struct svq_queue_info *info
     info->worker = queue->lane ? svq_lane_worker(queue->lane) : 0;
 }
 
-/* The guest's own indices, as its ring says: flags come first in both parts, then idx. */
-static void add_guest_indices(const struct svq_queue *queue, struct svq_queue_info *info)
+/* A split ring says itself how far it has come: flags come first in both parts, then idx. */
+static void add_split_index(const struct svq_queue *queue, struct svq_ring_info *info)
 {
-    struct svq_split_mem guest;
+    struct svq_vring ring;
 
-    if (info->packed || !queue_guest_ring(queue, queue->device->s.map, &guest))
+    if (info->format != SVQ_RING_SPLIT || !queue_guest_ring(queue, queue->device->s.map, &ring))
         return;
-    info->has_indices = true;
-    info->guest_avail = __atomic_load_n((uint16_t *)guest.avail + 1, __ATOMIC_RELAXED);
-    info->guest_used = __atomic_load_n((uint16_t *)guest.used + 1, __ATOMIC_RELAXED);
+    info->has_index = true;
+    info->index.avail = __atomic_load_n((uint16_t *)ring.driver + 1, __ATOMIC_RELAXED);
+    info->index.used = __atomic_load_n((uint16_t *)ring.device + 1, __ATOMIC_RELAXED);
 }
 
 bool svq_device_queue_info(const struct svq_device *device, unsigned index,
@@ -94,12 +107,19 @@ bool svq_device_queue_info(const struct svq_device *device, unsigned index,
 {
     const struct svq_queue *queue = index < MAX_QUEUES ? device->s.queues[index] : NULL;
 
+    struct svq_ring_info guest;
+
     if (!queue)
         return false;
+    guest = (struct svq_ring_info){
+        .format = device_guest_format(device),
+        .size = queue->num,
+        .features = device->s.features_acked & SVQ_RELAY_FEATURES,
+    };
     *info = (struct svq_queue_info){
         .index = index,
-        .size = queue->num,
-        .packed = device_acked(device, SVQ_F_RING_PACKED),
+        .guest = guest,
+        .backend = guest,
         .enabled = queue->enabled,
         .started = queue->started,
         .shadow = queue->wire == WIRE_SHADOW,
@@ -111,7 +131,7 @@ bool svq_device_queue_info(const struct svq_device *device, unsigned index,
         .backend_calls = queue->kept.backend_calls,
         .guest_calls = queue->kept.guest_calls,
     };
-    add_guest_indices(queue, info);
+    add_split_index(queue, &info->guest);
     if (queue->relay)
         add_relay(queue, info);
     return true;

@@ -30,8 +30,7 @@
 #include "mem/region_file.h"
 #include "vhost/conn.h"
 
-/* A vring message's index has 8 bits. */
-#define MAX_QUEUES  256u
+#define MAX_QUEUES  SVQ_REGION_RINGS
 #define MAX_REGIONS SVQ_VU_MAX_TABLE_REGIONS
 
 /* How a ring is connected to the back-end now. */
@@ -47,8 +46,9 @@ struct svq_queue {
 
     /* What the front-end said. */
     unsigned num;
-    uint32_t base;
+    uint32_t base; /* where the ring goes on, as in SET_VRING_BASE */
     struct svq_vu_vring_addr addr;
+    bool has_base;
     bool has_addr;
     bool has_kick; /* SET_VRING_KICK came, with an fd or without */
     bool enabled;
@@ -61,13 +61,15 @@ struct svq_queue {
     bool started; /* between SET_VRING_KICK and GET_VRING_BASE */
     enum wire wire;
     bool handed;   /* the back-end was told to start it */
-    uint16_t skew; /* direct: available index minus used index with nothing in flight */
+    uint16_t skew; /* direct, split: available minus used index with nothing in flight */
 
     /* While wired through a relay. */
     struct svq_relay *relay;
     struct svq_lane *lane;       /* NULL until the back-end has accepted the shadow ring */
+    unsigned shadow_num;         /* entries of the shadow ring */
+    struct svq_ring_place place; /* where that is */
     bool halted;                 /* the back-end has stopped the shadow ring ... */
-    uint32_t halted_at;          /* ... at this index */
+    uint32_t halted_at;          /* ... and answered with this base */
     int backend_kick;            /* ours; kept from the first relay to the end of the session */
     int backend_call;            /* likewise */
     const char *fault;           /* who broke the ring and how; cleared when the ring stops */
@@ -97,6 +99,8 @@ struct svq_device {
     char *backend_address;
     enum svq_shadow_policy policy;
     enum svq_dirty_log_policy dirty_log;
+    enum svq_ring_choice ring;
+    uint64_t offer;
     int64_t message_timeout;
 
     struct svq_fiber *fiber;
@@ -117,7 +121,9 @@ struct svq_device {
 
         uint64_t features_offered;
         uint64_t features_acked;
+        uint64_t features_served; /* what the back-end was acked of them, and of our own */
         bool features_set;
+        bool bound; /* the back-end cannot serve the guest's rings: see why_bound */
         uint64_t protocol_offered;
         uint64_t protocol_acked;
         uint64_t queue_num; /* as the back-end counts; 0: unknown */
@@ -126,7 +132,7 @@ struct svq_device {
         struct svq_region_file *rings; /* the shadow rings' memory */
         uint64_t rings_addr;           /* its guest-physical and its user address */
         bool rings_offered;            /* the back-end has it */
-        unsigned ring_slots;           /* handed out */
+        bool wide_bases;               /* it answers with packed bases of 32 bits */
 
         struct svq_log *log;
         bool logging;     /* the front-end acked VHOST_F_LOG_ALL */
@@ -137,7 +143,6 @@ struct svq_device {
         enum order order;
         struct channel *channel;
         struct svq_queue *queues[MAX_QUEUES];
-        unsigned ring_slot_of[MAX_QUEUES]; /* slot + 1; 0: none yet */
 
         uint8_t config[SVQ_VU_MAX_CONFIG]; /* what the back-end last answered */
     } s;
@@ -146,6 +151,7 @@ struct svq_device {
     bool last_switch_shadow;
     uint64_t last_switch_us;
     char last_error[192];
+    char why_bound[192]; /* outside of the session: operators read it a little later */
 };
 
 /* ---- device.c ---------------------------------------------------------------------------------
@@ -197,10 +203,26 @@ handler_fn channel_set;
 void setup_offer(struct svq_device *device);
 /* What the back-end must know of the acked features, with or without VHOST_F_LOG_ALL. */
 int setup_send_features(struct svq_device *device);
+/* Ring and transport features that the back-end has and the front-end is not offered. */
+uint64_t setup_masked(const struct svq_device *device);
+/* What a device's ring= and offer= cannot go with; NULL: they can. Static. */
+const char *setup_check_rings(enum svq_shadow_policy policy, enum svq_ring_choice ring,
+                              uint64_t offer);
 
 static inline bool device_acked(const struct svq_device *device, unsigned feature)
 {
     return device->s.features_acked & SVQ_BIT(feature);
+}
+
+static inline enum svq_ring_format device_guest_format(const struct svq_device *device)
+{
+    return svq_ring_format(device->s.features_acked);
+}
+
+/* The format of the back-end's rings while shadowed; the guest's, unless the session is bound. */
+static inline enum svq_ring_format device_backend_format(const struct svq_device *device)
+{
+    return svq_ring_format(device->s.features_served);
 }
 
 /* ---- memory.c ---------------------------------------------------------------------------------
@@ -215,9 +237,15 @@ void memory_end(struct svq_device *device);
 struct svq_queue *queue_get(struct svq_device *device, uint32_t index);
 /* Is it for the back-end to serve now? */
 bool queue_runs(const struct svq_queue *queue);
-/* Where the guest's ring is, through this map. */
+/* Where the guest's ring is, through this map; false when it is nowhere, or not aligned. */
 bool queue_guest_ring(const struct svq_queue *queue, const struct svq_map *map,
-                      struct svq_split_mem *mem);
+                      struct svq_vring *ring);
+/*
+ * Take a shadow ring back from the back-end when what that took of it is complete; the ring goes on
+ * at queue->base. @how: what happened to it, for the log. Return: 0, -ETIMEDOUT if something was
+ * not complete, or the back-end's error.
+ */
+int queue_unshadow(struct svq_queue *queue, int64_t deadline, const char *how);
 /* The ring is no longer started; the shadow, if any, is gone. */
 void queue_stop(struct svq_queue *queue);
 void queue_end(struct svq_queue *queue);
@@ -280,6 +308,8 @@ int shadow_policy_command(struct svq_device *device, const struct command *comma
                           const char **cause);
 /* Does any ring run? */
 bool shadow_device_started(const struct svq_device *device);
+/* Is any ring with the back-end now? */
+bool shadow_device_wired(const struct svq_device *device);
 
 /* ---- dirty.c ----------------------------------------------------------------------------------
  */

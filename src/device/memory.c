@@ -17,10 +17,6 @@
 /* A back-end without CONFIGURE_MEM_SLOTS takes 8 regions ("Multiple memory regions"). */
 #define DEFAULT_SLOTS 8u
 
-/* Up to this many rings each may have the largest size; with more, 4096 entries. */
-#define ROOMY_RINGS 64u
-#define TIGHT_NUM   4096u
-
 /* ---- The shadow rings' region -------------------------------------------------------------------
  */
 
@@ -46,7 +42,7 @@ static uint64_t place_rings(const struct svq_map *map, uint64_t size)
 }
 
 /* How many rings this device may get: some back-ends count pairs. */
-static unsigned ring_slots(const struct svq_device *device)
+static unsigned most_rings(const struct svq_device *device)
 {
     uint64_t num = device->s.queue_num * 2;
 
@@ -55,12 +51,13 @@ static unsigned ring_slots(const struct svq_device *device)
 
 static int make_rings(struct svq_device *device)
 {
-    unsigned slots = ring_slots(device);
+    /* Only where formats may differ are there indirect tables of our own. */
+    bool tables =
+        device->ring == SVQ_RING_CHOICE_PACKED || device->offer & SVQ_BIT(SVQ_F_RING_PACKED);
 
     if (device->s.rings || device->policy == SVQ_SHADOW_OFF)
         return 0;
-    return svq_region_file_new(slots, slots <= ROOMY_RINGS ? SVQ_RING_MAX : TIGHT_NUM,
-                               &device->s.rings);
+    return svq_region_file_new(most_rings(device), tables, &device->s.rings);
 }
 
 static struct svq_region rings_region(const struct svq_device *device)

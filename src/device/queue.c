@@ -50,17 +50,26 @@ bool queue_runs(const struct svq_queue *queue)
            (queue->enabled || !device_acked(queue->device, SVQ_F_PROTOCOL_FEATURES));
 }
 
-bool queue_guest_ring(const struct svq_queue *queue, const struct svq_map *map,
-                      struct svq_split_mem *mem)
+/* Alignment of the three areas: virtio 1.3 sections 2.7 and 2.8.10.1. */
+static bool aligned(enum svq_ring_format format, uint64_t desc, uint64_t driver, uint64_t device)
 {
+    return desc % 16 == 0 && driver % (format == SVQ_RING_PACKED ? 4 : 2) == 0 && device % 4 == 0;
+}
+
+bool queue_guest_ring(const struct svq_queue *queue, const struct svq_map *map,
+                      struct svq_vring *ring)
+{
+    enum svq_ring_format format = device_guest_format(queue->device);
     unsigned num = queue->num;
 
     if (!map || !queue->has_addr || !num)
         return false;
-    mem->desc = svq_map_uaddr(map, queue->addr.desc, svq_split_desc_size(num));
-    mem->avail = svq_map_uaddr(map, queue->addr.avail, svq_split_avail_size(num));
-    mem->used = svq_map_uaddr(map, queue->addr.used, svq_split_used_size(num));
-    return mem->desc && mem->avail && mem->used;
+    ring->desc = svq_map_uaddr(map, queue->addr.desc, svq_vring_desc_size(format, num));
+    ring->driver = svq_map_uaddr(map, queue->addr.avail, svq_vring_driver_size(format, num));
+    ring->device = svq_map_uaddr(map, queue->addr.used, svq_vring_device_size(format, num));
+    /* A region may begin anywhere in its file: what counts is where it lies here. */
+    return ring->desc && ring->driver && ring->device &&
+           aligned(format, (uintptr_t)ring->desc, (uintptr_t)ring->driver, (uintptr_t)ring->device);
 }
 
 static void forget_fd(int *fd)
@@ -103,6 +112,18 @@ static int queue_start(struct svq_queue *queue)
     return queue_runs(queue) && queue->wire == WIRE_NONE ? connect_ring(queue) : 0;
 }
 
+int queue_unshadow(struct svq_queue *queue, int64_t deadline, const char *how)
+{
+    int err = queue->halted ? 0 : wire_halt(queue, deadline);
+
+    if (err == -ETIMEDOUT && !queue->device->s.over)
+        device_error(queue->device,
+                     "queue %u %s although the back-end has not completed everything", queue->index,
+                     how);
+    wire_dismantle(queue);
+    return err;
+}
+
 void queue_stop(struct svq_queue *queue)
 {
     if (queue->relay)
@@ -135,10 +156,9 @@ int queue_set_num(struct svq_device *device, struct svq_vu_message *msg,
 {
     struct svq_queue *queue = queue_get(device, msg->payload.state.index);
     unsigned num = msg->payload.state.num;
-    bool packed = device_acked(device, SVQ_F_RING_PACKED);
 
     (void)reply;
-    if (!queue || !num || num > SVQ_RING_MAX || (!packed && num & (num - 1)))
+    if (!queue || !svq_vring_num_valid(device_guest_format(device), num))
         return -EINVAL;
     if (queue->relay)
         return -EBUSY;
@@ -163,9 +183,8 @@ int queue_set_addr(struct svq_device *device, struct svq_vu_message *msg,
     struct svq_queue *queue = queue_get(device, addr.index);
 
     (void)reply;
-    /* Alignment: virtio 1.3 section 2.7. */
-    if (!queue || addr.flags & ~SVQ_VU_VRING_F_LOG || addr.desc % 16 || addr.avail % 2 ||
-        addr.used % 4)
+    if (!queue || addr.flags & ~SVQ_VU_VRING_F_LOG ||
+        !aligned(device_guest_format(device), addr.desc, addr.avail, addr.used))
         return -EINVAL;
     if (queue->relay && !same_place(&queue->addr, &addr))
         return -EBUSY;
@@ -187,11 +206,14 @@ int queue_set_base(struct svq_device *device, struct svq_vu_message *msg,
     struct svq_queue *queue = queue_get(device, msg->payload.state.index);
 
     (void)reply;
-    if (!queue || (!device_acked(device, SVQ_F_RING_PACKED) && msg->payload.state.num > UINT16_MAX))
+    /* Whether a packed ring's base lies inside of it is known when the ring starts. */
+    if (!queue ||
+        (device_guest_format(device) == SVQ_RING_SPLIT && msg->payload.state.num > UINT16_MAX))
         return -EINVAL;
     if (queue->relay)
         return -EBUSY;
     queue->base = msg->payload.state.num;
+    queue->has_base = true;
     queue->absorbed |= !direct(queue);
     if (!direct(queue))
         return 0;
@@ -213,22 +235,16 @@ int queue_get_base(struct svq_device *device, struct svq_vu_message *msg,
         return -EINVAL;
     }
     if (queue->wire == WIRE_SHADOW) {
-        if (!queue->halted)
-            err = wire_halt(queue, svq_deadline(device->backend->drain_timeout));
-        if (err == -ETIMEDOUT && !device->s.over)
-            device_error(device,
-                         "queue %u stopped although the back-end has not completed "
-                         "everything",
-                         queue->index);
-        wire_dismantle(queue);
+        err = queue_unshadow(queue, svq_deadline(device->backend->drain_timeout), "stopped");
     } else if (queue->wire == WIRE_DIRECT) {
         err = wire_halt(queue, svq_deadline(device->backend->drain_timeout));
         dirty_ring_stopped(device);
         /* The front-end goes on from here as it would with the back-end alone. */
         queue->absorbed = false;
-    } else if (!queue->absorbed) {
+    } else if (!queue->absorbed && !device->s.bound) {
         err = backend_of(queue)->ops->get_vring_base(backend_of(queue), queue->index, queue->call,
                                                      &queue->base);
+        queue->has_base |= !err;
         device_backend_did(device, err);
     }
     queue_stop(queue);
@@ -268,6 +284,21 @@ static int rewire(struct svq_queue *queue)
     return err && err != -ETIMEDOUT ? err : connect_ring(queue);
 }
 
+/* Features may have come after a ring's settings: do these make a ring of the guest's format? */
+static bool startable(const struct svq_queue *queue)
+{
+    enum svq_ring_format format = device_guest_format(queue->device);
+    struct svq_ring_index at = svq_packed_index(queue->base);
+
+    if (!queue->has_addr || !svq_vring_num_valid(format, queue->num) ||
+        !aligned(format, queue->addr.desc, queue->addr.avail, queue->addr.used))
+        return false;
+    if (!queue->has_base)
+        return true;
+    return format == SVQ_RING_PACKED ? at.avail < queue->num && at.used < queue->num
+                                     : queue->base <= UINT16_MAX;
+}
+
 int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
                    struct svq_vu_message *reply)
 {
@@ -278,7 +309,7 @@ int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
     queue = take_vring_fd(device, msg, &fd);
     if (!queue)
         return -EINVAL;
-    if (!queue->num || !queue->has_addr) {
+    if (!startable(queue)) {
         if (fd >= 0)
             close(fd);
         return -EINVAL;
@@ -358,17 +389,10 @@ int queue_set_err(struct svq_device *device, struct svq_vu_message *msg,
  */
 static int park(struct svq_queue *queue)
 {
-    int err = wire_halt(queue, svq_deadline(backend_of(queue)->drain_timeout));
+    int64_t deadline = svq_deadline(backend_of(queue)->drain_timeout);
+    int err = queue_unshadow(queue, deadline, "disabled");
 
-    if (err == -ETIMEDOUT && !queue->device->s.over)
-        device_error(queue->device,
-                     "queue %u disabled although the back-end has not completed "
-                     "everything",
-                     queue->index);
-    if (queue->device->s.over)
-        return err;
-    wire_dismantle(queue);
-    return 0;
+    return queue->device->s.over ? err : 0;
 }
 
 int queue_set_enable(struct svq_device *device, struct svq_vu_message *msg,

@@ -3,24 +3,34 @@
  * What the two sides agree on before and beside their rings.
  *
  * The front-end is offered what the back-end has, less what the relay could not carry, plus what
- * svqd brings itself (the dirty log, acks). The back-end is acked what the front-end acked, plus
- * what svqd uses itself.
+ * svqd brings itself (the dirty log, acks, ring features by offer=). The back-end is acked what the
+ * front-end acked, plus what svqd uses itself.
+ *
+ * A session is bound to the shadow when the back-end cannot serve the rings that the guest asked
+ * for. Then the back-end's rings have features of their own: whatever makes them cheap.
  */
 #include "device/internal.h"
+#include "base/feature_name.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Bits 24 to 41 belong to the ring and the transport; all others to the device. */
 #define RING_BITS (SVQ_BIT(42) - SVQ_BIT(24))
 
-/* Ring and transport features that mean nothing to the relay, or that it implements. */
-#define RELAYED                                                                              \
-    (SVQ_BIT(SVQ_F_ANY_LAYOUT) | SVQ_BIT(SVQ_F_INDIRECT_DESC) | SVQ_BIT(SVQ_F_EVENT_IDX) |   \
-     SVQ_BIT(SVQ_F_PROTOCOL_FEATURES) | SVQ_BIT(SVQ_F_VERSION_1) | SVQ_BIT(SVQ_F_IN_ORDER) | \
-     SVQ_BIT(SVQ_F_ORDER_PLATFORM))
+/*
+ * Ring and transport features that mean nothing to the relay, or that it implements. RING_RESET:
+ * a front-end resets one queue by stopping and starting it.
+ */
+#define RELAYED                                                                  \
+    (SVQ_RELAY_FEATURES | SVQ_BIT(SVQ_F_ANY_LAYOUT) | SVQ_BIT(SVQ_F_VERSION_1) | \
+     SVQ_BIT(SVQ_F_PROTOCOL_FEATURES) | SVQ_BIT(SVQ_F_ORDER_PLATFORM) | SVQ_BIT(SVQ_F_RING_RESET))
 
 /* Features that can only pass through: offered where shadowing is not promised. */
-#define DIRECT_ONLY (SVQ_BIT(SVQ_F_ACCESS_PLATFORM) | SVQ_BIT(SVQ_F_RING_PACKED))
+#define DIRECT_ONLY SVQ_BIT(SVQ_F_ACCESS_PLATFORM)
+
+/* What decides how rings are read: it cannot change while any ring is with the back-end. */
+#define RING_LAYOUT (SVQ_RELAY_FEATURES | SVQ_BIT(SVQ_F_VERSION_1))
 
 #define P(name) SVQ_BIT(SVQ_VU_PROTOCOL_F_##name)
 
@@ -34,34 +44,166 @@
 /* What svqd itself uses of a back-end; crosvm reads configuration without having acked CONFIG. */
 #define PROTOCOL_OWN (P(REPLY_ACK) | P(MQ) | P(CONFIG))
 
+/* ---- The offer ----------------------------------------------------------------------------------
+ */
+
+const char *setup_check_rings(enum svq_shadow_policy policy, enum svq_ring_choice ring,
+                              uint64_t offer)
+{
+    if (offer & ~SVQ_RELAY_FEATURES)
+        return "offer= takes packed, event_idx, indirect and in_order";
+    if (policy != SVQ_SHADOW_OFF)
+        return NULL;
+    if (offer)
+        return "offer= needs the shadow: it does not go with shadow=off";
+    if (ring != SVQ_RING_CHOICE_AUTO)
+        return "ring=split and ring=packed need the shadow: they do not go with shadow=off";
+    return NULL;
+}
+
+/* May a session of this device be bound to the shadow? */
+static bool may_be_bound(const struct svq_device *device)
+{
+    return device->offer || device->ring == SVQ_RING_CHOICE_PACKED;
+}
+
+static uint64_t offered_features(const struct svq_device *device)
+{
+    uint64_t theirs = device->backend->features;
+    uint64_t features = theirs & (~RING_BITS | RELAYED);
+
+    if (device->ring == SVQ_RING_CHOICE_SPLIT)
+        features &= ~SVQ_BIT(SVQ_F_RING_PACKED);
+    features |= device->offer;
+    if (device->policy == SVQ_SHADOW_OFF ||
+        (device->policy == SVQ_SHADOW_AUTO && dirty_backend_logs(device) && !may_be_bound(device)))
+        features |= theirs & DIRECT_ONLY;
+    if (dirty_possible(device))
+        features |= SVQ_BIT(SVQ_F_LOG_ALL);
+    /* svqd acks by itself, and needs protocol features for the log, whatever the back-end has. */
+    return features | SVQ_BIT(SVQ_F_PROTOCOL_FEATURES);
+}
+
+static uint64_t offered_protocol(const struct svq_device *device)
+{
+    uint64_t theirs = device->backend->protocol_features;
+    uint64_t protocol = theirs & PROTOCOL_SERVED & ~P(LOG_SHMFD);
+
+    if (device->policy == SVQ_SHADOW_OFF)
+        protocol |= theirs & P(HOST_NOTIFIER);
+    if (dirty_possible(device))
+        protocol |= P(LOG_SHMFD);
+    return protocol | P(REPLY_ACK);
+}
+
 void setup_offer(struct svq_device *device)
 {
     struct session *s = &device->s;
-    uint64_t features = device->backend->features & (~RING_BITS | RELAYED);
-    uint64_t protocol = device->backend->protocol_features & PROTOCOL_SERVED;
 
-    if (device->policy == SVQ_SHADOW_OFF ||
-        (device->policy == SVQ_SHADOW_AUTO && dirty_backend_logs(device)))
-        features |= device->backend->features & DIRECT_ONLY;
-    if (device->policy == SVQ_SHADOW_OFF)
-        protocol |= device->backend->protocol_features & P(HOST_NOTIFIER);
-    protocol &= ~P(LOG_SHMFD);
-    if (dirty_possible(device)) {
-        features |= SVQ_BIT(SVQ_F_LOG_ALL);
-        protocol |= P(LOG_SHMFD);
-    }
-    /* svqd acks by itself, and needs protocol features for the log, whatever the back-end has. */
-    features |= SVQ_BIT(SVQ_F_PROTOCOL_FEATURES);
-    protocol |= P(REPLY_ACK);
-    s->features_offered = features;
-    s->protocol_offered = protocol;
+    s->features_offered = offered_features(device);
+    s->protocol_offered = offered_protocol(device);
     s->shadow = device->policy == SVQ_SHADOW_ON;
+    if (device->ring == SVQ_RING_CHOICE_PACKED &&
+        !(device->backend->features & SVQ_BIT(SVQ_F_RING_PACKED))) {
+        s->over = "back-end has no packed rings";
+        device_error(device, "ring=packed, but the back-end has no packed rings");
+    }
+}
+
+uint64_t setup_masked(const struct svq_device *device)
+{
+    return device->backend->features & RING_BITS & ~device->s.features_offered;
+}
+
+const char *svq_device_masked_reason(unsigned feature_bit)
+{
+    switch (feature_bit) {
+    case SVQ_F_NOTIFY_ON_EMPTY:
+        return "only legacy drivers use it, and the relay does not implement it";
+    case SVQ_F_LOG_ALL:
+        return "nobody could write the log with this shadow= and dirty-log=";
+    case SVQ_F_ACCESS_PLATFORM:
+        return "a device whose addresses are translated cannot be shadowed";
+    case SVQ_F_RING_PACKED:
+        return "the device has ring=split";
+    case SVQ_F_SR_IOV:
+        return "virtual functions are the business of a PCI device, not of a socket";
+    case SVQ_F_NOTIFICATION_DATA:
+        return "notifications travel over eventfds, which carry no data";
+    default:
+        return "svqd does not know it";
+    }
 }
 
 static void reply_u64(struct svq_vu_message *reply, uint64_t value)
 {
     reply->payload.u64 = value;
     reply->header.size = sizeof(value);
+}
+
+/* ---- Bound to the shadow ------------------------------------------------------------------------
+ */
+
+static bool backend_has(const struct svq_device *device, unsigned feature)
+{
+    return device->backend->features & SVQ_BIT(feature);
+}
+
+/* The format of the back-end's rings once this has been acked. */
+static enum svq_ring_format choose_format(const struct svq_device *device, uint64_t acked)
+{
+    if (device->ring == SVQ_RING_CHOICE_SPLIT || !backend_has(device, SVQ_F_RING_PACKED))
+        return SVQ_RING_SPLIT;
+    /* With packed rings comes all of virtio 1, such as longer net headers: not for legacy drivers.
+     */
+    if (device->ring == SVQ_RING_CHOICE_PACKED && acked & SVQ_BIT(SVQ_F_VERSION_1))
+        return SVQ_RING_PACKED;
+    return svq_ring_format(acked);
+}
+
+/* Say in why_bound what the back-end cannot serve. Return: is there anything? */
+static bool explain_bound(struct svq_device *device, uint64_t acked)
+{
+    uint64_t missing = acked & SVQ_RELAY_FEATURES & ~device->backend->features;
+    char *text = device->why_bound, *end = text + sizeof(device->why_bound);
+    const char *between = "the guest uses ring features that the back-end lacks: ";
+
+    *text = '\0';
+    for (unsigned bit = 0; bit < 64; bit++) {
+        if (!(missing & SVQ_BIT(bit)))
+            continue;
+        text += snprintf(text, end - text, "%s%s", between, svq_feature_name(bit));
+        between = ", ";
+    }
+    if (!missing && choose_format(device, acked) != svq_ring_format(acked))
+        text += snprintf(text, end - text, "the guest's rings are %s, the back-end's %s",
+                         svq_ring_format(acked) == SVQ_RING_PACKED ? "packed" : "split",
+                         svq_ring_format(acked) == SVQ_RING_PACKED ? "split" : "packed");
+    return text != device->why_bound;
+}
+
+/* Decide what the back-end is to serve. */
+static void bind_session(struct svq_device *device)
+{
+    struct session *s = &device->s;
+    uint64_t acked = s->features_acked, helpful;
+    bool before = s->bound;
+
+    s->bound = explain_bound(device, acked);
+    s->features_served = acked;
+    if (s->bound) {
+        helpful = SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_INDIRECT_DESC);
+        s->features_served = (acked & ~SVQ_BIT(SVQ_F_RING_PACKED)) | helpful;
+        if (choose_format(device, acked) == SVQ_RING_PACKED)
+            s->features_served |= SVQ_BIT(SVQ_F_RING_PACKED);
+    }
+    /* rust-vmm back-ends refuse bits that they did not offer. */
+    s->features_served &= device->backend->features & ~SVQ_BIT(SVQ_F_LOG_ALL);
+    if (s->bound && !before)
+        svq_info(device->id, "shadowed from its start: %s", device->why_bound);
+    /* No ring is with the back-end: this only says where the front-end's settings go. */
+    if (s->bound != before)
+        shadow_settle(device, "features", &(const char *){NULL});
 }
 
 /* ---- Features ---------------------------------------------------------------------------------
@@ -77,13 +219,12 @@ int setup_get_features(struct svq_device *device, struct svq_vu_message *msg,
 
 int setup_send_features(struct svq_device *device)
 {
-    uint64_t features = device->s.features_acked & ~SVQ_BIT(SVQ_F_LOG_ALL);
+    struct session *s = &device->s;
 
-    /* rust-vmm back-ends refuse bits that they did not offer. */
-    features &= device->backend->features;
-    if (device->s.logging && device->s.log_backend)
-        features |= SVQ_BIT(SVQ_F_LOG_ALL);
-    return device->backend->ops->set_features(device->backend, features);
+    s->features_served &= ~SVQ_BIT(SVQ_F_LOG_ALL);
+    if (s->logging && s->log_backend)
+        s->features_served |= SVQ_BIT(SVQ_F_LOG_ALL);
+    return device->backend->ops->set_features(device->backend, s->features_served);
 }
 
 static int send_owner(struct svq_device *device)
@@ -94,20 +235,32 @@ static int send_owner(struct svq_device *device)
     return device->backend->ops->set_owner(device->backend);
 }
 
+/* Return: what is wrong with acking these features now, as -errno. */
+static int check_features(const struct svq_device *device, uint64_t features)
+{
+    if (features & ~device->s.features_offered) {
+        svq_error(device->id, "front-end acked features that were not offered: 0x%llx",
+                  (unsigned long long)(features & ~device->s.features_offered));
+        return -EINVAL;
+    }
+    if ((features ^ device->s.features_acked) & RING_LAYOUT && shadow_device_wired(device)) {
+        svq_error(device->id, "front-end changed the rings' features while they run");
+        return -EBUSY;
+    }
+    return 0;
+}
+
 int setup_set_features(struct svq_device *device, struct svq_vu_message *msg,
                        struct svq_vu_message *reply)
 {
     uint64_t features = msg->payload.u64;
     bool logging = features & SVQ_BIT(SVQ_F_LOG_ALL);
     uint64_t before = device->s.features_acked;
-    int err;
+    int err = check_features(device, features);
 
     (void)reply;
-    if (features & ~device->s.features_offered) {
-        svq_error(device->id, "front-end acked features that were not offered: 0x%llx",
-                  (unsigned long long)(features & ~device->s.features_offered));
-        return -EINVAL;
-    }
+    if (err)
+        return err;
     /* A server-mode virtio-user never sends SET_OWNER; crosvm's back-end insists on it. */
     err = device_backend_did(device, send_owner(device));
     if (err)
@@ -116,6 +269,7 @@ int setup_set_features(struct svq_device *device, struct svq_vu_message *msg,
     if (device->s.features_set && (features ^ before) == SVQ_BIT(SVQ_F_LOG_ALL))
         return dirty_set_logging(device, logging);
     device->s.features_set = true;
+    bind_session(device);
     err = setup_send_features(device);
     if (!err)
         err = device->backend->ops->flush(device->backend);
@@ -251,11 +405,29 @@ int setup_set_config(struct svq_device *device, struct svq_vu_message *msg,
 /* ---- Status -----------------------------------------------------------------------------------
  */
 
+/*
+ * QEMU 7.2 stops a device, be it for a pause, by status 0 first and GET_VRING_BASE second, and DPDK
+ * goes on after the one and stops at the other. So a shadow ends here as it would end there:
+ * drained and with the back-end told, which will not hear of the front-end's GET_VRING_BASE.
+ */
+static int unshadow_all(struct svq_device *device)
+{
+    int64_t deadline = svq_deadline(device->backend->drain_timeout);
+    int err = 0;
+
+    for_each_queue(device, i, queue)
+        if (queue->wire == WIRE_SHADOW && !device->s.over)
+            err = queue_unshadow(queue, deadline, "reset");
+    return device->s.over ? err : 0;
+}
+
 int setup_set_status(struct svq_device *device, struct svq_vu_message *msg,
                      struct svq_vu_message *reply)
 {
-    int err = device->backend->ops->forward(device->backend, msg, reply);
+    int err = msg->payload.u64 ? 0 : unshadow_all(device);
 
+    if (!err)
+        err = device->backend->ops->forward(device->backend, msg, reply);
     /* Status 0 resets the device; its rings are gone even if the front-end never stopped them. */
     if (msg->payload.u64 == 0)
         for_each_queue(device, i, queue)

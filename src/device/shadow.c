@@ -20,8 +20,7 @@ bool shadow_device_started(const struct svq_device *device)
     return false;
 }
 
-/* Is any ring with the back-end now? */
-static bool wired(const struct svq_device *device)
+bool shadow_device_wired(const struct svq_device *device)
 {
     for_each_queue(device, i, queue)
         if (queue->wire != WIRE_NONE)
@@ -31,8 +30,6 @@ static bool wired(const struct svq_device *device)
 
 const char *shadow_obstacle(struct svq_device *device)
 {
-    if (device_acked(device, SVQ_F_RING_PACKED))
-        return "Use packed vq";
     if (device_acked(device, SVQ_F_ACCESS_PLATFORM))
         return "Device use IOMMU";
     for_each_queue(device, i, queue) {
@@ -46,6 +43,8 @@ const char *shadow_obstacle(struct svq_device *device)
 
 static bool wanted(const struct svq_device *device)
 {
+    if (device->s.bound)
+        return true;
     /* Without a shadow the log would miss what the back-end writes; that comes before any policy.
      */
     if (device->s.logging && !device->s.log_backend)
@@ -231,7 +230,7 @@ int shadow_settle(struct svq_device *device, const char *reason, const char **ca
         return 0;
     if (want && (*cause = shadow_obstacle(device)))
         return -EOPNOTSUPP;
-    if (!wired(device)) {
+    if (!shadow_device_wired(device)) {
         device->s.shadow = want;
         return 0;
     }
@@ -267,6 +266,10 @@ int shadow_command(struct svq_device *device, const struct command *command, con
         device_error(device, "not shadowed: its policy is shadow=off");
         return -EPERM;
     }
+    if (!command->enable && device->s.bound) {
+        *cause = device->why_bound;
+        return -EBUSY;
+    }
     if (!command->enable && device->s.logging && !device->s.log_backend) {
         *cause = CAUSE_FAILED;
         device_error(device, "the shadow stays on while it writes the front-end's dirty log");
@@ -283,8 +286,13 @@ int shadow_policy_command(struct svq_device *device, const struct command *comma
                           const char **cause)
 {
     enum svq_shadow_policy before = device->policy;
+    const char *why = setup_check_rings(command->policy, device->ring, device->offer);
     int err;
 
+    if (why) {
+        *cause = device->s.bound ? device->why_bound : why;
+        return -EINVAL;
+    }
     device->policy = command->policy;
     device->s.order = ORDER_NONE;
     if (device->s.fd < 0)

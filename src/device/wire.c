@@ -55,32 +55,48 @@ int wire_start(struct svq_queue *queue)
     return device_backend_did(queue->device, err);
 }
 
-static uint16_t used_index(const struct svq_split_mem *guest)
+/* Where a split ring of the guest's has been used up to. */
+static uint16_t used_index(const struct svq_vring *guest)
 {
     /* Acquire: pairs with the device's release of used.idx. */
-    return __atomic_load_n((uint16_t *)guest->used + 1, __ATOMIC_ACQUIRE);
+    return __atomic_load_n((uint16_t *)guest->device + 1, __ATOMIC_ACQUIRE);
 }
 
 /*
- * DPDK's virtio-user in server mode reconnects with index 0 on a ring that has been used, and
+ * DPDK's virtio-user in server mode reconnects with index 0 on a split ring that has been used, and
  * counts on the back-end to go on from used.idx.
  */
-static uint16_t sane_base(const struct svq_queue *queue, const struct svq_split_mem *guest)
+static uint16_t sane_base(const struct svq_queue *queue, const struct svq_vring *guest)
 {
     return queue->base ? (uint16_t)queue->base : used_index(guest);
 }
 
 /*
- * Normally a ring starts with both indices equal. Cloud Hypervisor reconnects at the available
- * index and leaves out what was in flight, so that the used index stays behind for ever.
+ * A packed ring's base in full. Peers that know 16 bits of it (DPDK, both its ends) leave the upper
+ * half 0: nothing is in flight.
+ */
+static uint32_t packed_base(const struct svq_queue *queue)
+{
+    struct svq_ring_index index = svq_packed_index(queue->base);
+
+    return queue->has_base ? svq_packed_base(&index) : SVQ_PACKED_START;
+}
+
+static bool packed(const struct svq_queue *queue)
+{
+    return device_guest_format(queue->device) == SVQ_RING_PACKED;
+}
+
+/*
+ * Normally a split ring starts with both indices equal. Cloud Hypervisor reconnects at the
+ * available index and leaves out what was in flight, so that the used index stays behind for ever.
  */
 void wire_note_start(struct svq_queue *queue)
 {
-    struct svq_split_mem guest;
+    struct svq_vring guest;
 
     queue->skew = 0;
-    if (!device_acked(queue->device, SVQ_F_RING_PACKED) &&
-        queue_guest_ring(queue, queue->device->s.map, &guest))
+    if (!packed(queue) && queue_guest_ring(queue, queue->device->s.map, &guest))
         queue->skew = sane_base(queue, &guest) - used_index(&guest);
 }
 
@@ -90,7 +106,7 @@ int wire_direct(struct svq_queue *queue)
     struct wiring w = {
         .addr = queue->addr,
         .num = queue->num,
-        .base = queue->base,
+        .base = packed(queue) ? packed_base(queue) : queue->base,
         .call = queue->call,
         .err = queue->err,
     };
@@ -151,40 +167,40 @@ static int make_notifications(struct svq_queue *queue)
     return queue->backend_kick < 0 || queue->backend_call < 0 ? -errno : 0;
 }
 
-/* The ring's place among the shadow rings; kept for the session. Return: NULL or what is wrong. */
-static const char *find_place(struct svq_queue *queue, struct svq_ring_place *place)
+/* Put the shadow ring and its tables into their memory. Return: NULL or what is wrong. */
+static const char *find_place(struct svq_queue *queue, struct svq_relay_config *config)
 {
     struct session *s = &queue->device->s;
-    unsigned *slot = &s->ring_slot_of[queue->index];
+    struct svq_ring_place *place = &queue->place;
+    size_t tables = svq_relay_tables_size(config);
 
     if (!s->rings_offered)
         return "the back-end has no room for the shadow rings' memory region";
-    if (!*slot) {
-        if (s->ring_slots == s->rings->slots)
-            return "the device has more rings than it said";
-        *slot = ++s->ring_slots;
-    }
-    if (!svq_region_file_fits(s->rings, *slot - 1, queue->num))
-        return "the ring is too large to be shadowed on a device with so many rings";
-    svq_region_file_place(s->rings, *slot - 1, queue->num, place);
+    if (!svq_region_file_place(s->rings, queue->index, device_backend_format(queue->device),
+                               config->backend.num, tables, place))
+        return "the device's rings are too many and too large to be shadowed";
+    config->backend.ring = place->host;
+    config->tables = (struct svq_relay_tables){
+        .host = place->tables_host,
+        .addr = s->rings_addr + place->tables,
+        .size = tables,
+    };
     return NULL;
 }
 
 static struct wiring shadow_wiring(const struct svq_queue *queue, uint32_t base)
 {
-    const struct session *s = &queue->device->s;
-    struct svq_ring_place place;
+    uint64_t rings = queue->device->s.rings_addr;
 
-    svq_region_file_place(s->rings, s->ring_slot_of[queue->index] - 1, queue->num, &place);
     return (struct wiring){
         .addr =
             {
                 .index = queue->index,
-                .desc = s->rings_addr + place.desc,
-                .avail = s->rings_addr + place.avail,
-                .used = s->rings_addr + place.used,
+                .desc = rings + queue->place.desc,
+                .avail = rings + queue->place.driver,
+                .used = rings + queue->place.device,
             },
-        .num = queue->num,
+        .num = queue->shadow_num,
         .base = base,
         .call = queue->backend_call,
         .err = -1,
@@ -196,22 +212,29 @@ static const char *make_relay(struct svq_queue *queue)
 {
     struct session *s = &queue->device->s;
     struct svq_relay_config config = {
-        .num = queue->num,
-        .features = s->features_acked & SVQ_RELAY_FEATURES,
+        .guest = {.num = queue->num, .features = s->features_acked & SVQ_RELAY_FEATURES},
+        .backend = {.features = s->features_served & SVQ_RELAY_FEATURES},
         .map = s->map,
     };
-    struct svq_ring_place place;
     const char *why;
+    int err;
 
-    if (!queue_guest_ring(queue, s->map, &config.guest))
-        return "its ring is not in guest memory";
-    why = find_place(queue, &place);
+    if (queue->big_endian)
+        return "it is big endian";
+    if (!queue_guest_ring(queue, s->map, &config.guest.ring))
+        return "its ring is not in guest memory, or not aligned";
+    config.backend.num = svq_relay_shadow_num(device_backend_format(queue->device), queue->num);
+    why = find_place(queue, &config);
     if (why)
         return why;
-    config.backend = place.host;
-    config.base = sane_base(queue, &config.guest);
-    if (make_notifications(queue) || svq_relay_new(&config, &queue->relay))
-        return "out of resources";
+    queue->shadow_num = config.backend.num;
+    config.base = packed(queue) ? packed_base(queue) : sane_base(queue, &config.guest.ring);
+    err = make_notifications(queue);
+    if (!err)
+        err = svq_relay_new(&config, &queue->relay);
+    if (err)
+        return err == -EINVAL ? "its size or index is none that such a ring can have"
+                              : "out of resources";
     wire_set_log(queue);
     return NULL;
 }
@@ -225,7 +248,9 @@ int wire_shadow(struct svq_queue *queue)
         device_error(queue->device, "queue %u cannot be shadowed: %s", queue->index, why);
         return -EINVAL;
     }
-    w = shadow_wiring(queue, 0);
+    w = shadow_wiring(queue, device_backend_format(queue->device) == SVQ_RING_PACKED
+                                 ? SVQ_PACKED_START
+                                 : SVQ_SPLIT_START);
     queue->wire = WIRE_SHADOW;
     return tell(queue, &w);
 }
@@ -259,10 +284,23 @@ void wire_wake(struct svq_queue *queue)
 /* ---- After a halt -------------------------------------------------------------------------------
  */
 
+static void find_resume_base(struct svq_relay *relay, void *arg)
+{
+    uint32_t *base = arg;
+
+    *base = svq_relay_resume_base(relay, *base);
+}
+
 int wire_resume(struct svq_queue *queue)
 {
-    struct wiring w = shadow_wiring(queue, queue->halted_at);
+    uint32_t base = queue->halted_at;
+    struct wiring w;
 
+    if (queue->lane)
+        svq_lane_call(queue->lane, find_resume_base, &base);
+    else
+        find_resume_base(queue->relay, &base);
+    w = shadow_wiring(queue, base);
     queue->halted = false;
     wire_hold(queue, false);
     return tell(queue, &w);
@@ -277,6 +315,7 @@ void wire_dismantle(struct svq_queue *queue)
     svq_lane_free(queue->lane);
     queue->lane = NULL;
     queue->base = svq_relay_detach(queue->relay);
+    queue->has_base = true;
     svq_relay_stats(queue->relay, &stats);
     queue->kept.chains += stats.chains;
     queue->kept.bytes += stats.bytes;
@@ -302,36 +341,58 @@ void wire_break(struct svq_queue *queue, const char *reason)
 /* ---- While it runs
  * ------------------------------------------------------------------------------- */
 
-struct log_setting {
-    struct svq_log *log;
-    bool used;
-    uint64_t used_gpa;
-};
-
 static void set_log(struct svq_relay *relay, void *arg)
 {
-    const struct log_setting *setting = arg;
+    svq_relay_set_log(relay, arg);
+}
 
-    svq_relay_set_log(relay, setting->log, setting->used, setting->used_gpa);
+/*
+ * Where a packed ring lies in guest-physical memory. SET_VRING_ADDR has one address for the log,
+ * and no two peers mean the same by it (QEMU gives the device area's); the map says both for sure.
+ */
+static void find_packed_ring(const struct svq_queue *queue, struct svq_relay_log *setting)
+{
+    const struct svq_map *map = queue->device->s.map;
+    const struct svq_vu_vring_addr *addr = &queue->addr;
+    size_t desc = svq_vring_desc_size(SVQ_RING_PACKED, queue->num);
+    size_t device = svq_vring_device_size(SVQ_RING_PACKED, queue->num);
+
+    /* A relay's ring is in the map; if ever it is not, no log covers it: its queue breaks. */
+    if (!svq_map_uaddr_to_gpa(map, addr->desc, desc, &setting->desc_gpa) ||
+        !svq_map_uaddr_to_gpa(map, addr->used, device, &setting->device_gpa))
+        setting->desc_gpa = setting->device_gpa = UINT64_MAX;
+}
+
+static struct svq_relay_log log_setting(const struct svq_queue *queue)
+{
+    struct svq_relay_log setting = {
+        .log = dirty_relay_log(queue->device),
+        .ring = queue->addr.flags & SVQ_VU_VRING_F_LOG,
+        .device_gpa = queue->addr.log,
+    };
+
+    if (packed(queue))
+        find_packed_ring(queue, &setting);
+    return setting;
 }
 
 void wire_set_log(struct svq_queue *queue)
 {
-    struct log_setting setting = {
-        .log = dirty_relay_log(queue->device),
-        .used = queue->addr.flags & SVQ_VU_VRING_F_LOG,
-        .used_gpa = queue->addr.log,
-    };
+    struct svq_relay_log setting;
 
+    if (!queue->relay)
+        return;
+    setting = log_setting(queue);
     if (queue->lane)
         svq_lane_call(queue->lane, set_log, &setting);
-    else if (queue->relay)
+    else
         set_log(queue->relay, &setting);
 }
 
 struct map_setting {
-    struct svq_split_mem guest;
+    struct svq_vring guest;
     struct svq_map *map;
+    struct svq_relay_log log; /* the ring may have moved in guest-physical memory */
 };
 
 static void set_map(struct svq_relay *relay, void *arg)
@@ -339,6 +400,7 @@ static void set_map(struct svq_relay *relay, void *arg)
     const struct map_setting *setting = arg;
 
     svq_relay_set_guest(relay, &setting->guest, setting->map);
+    svq_relay_set_log(relay, &setting->log);
 }
 
 void wire_set_map(struct svq_queue *queue)
@@ -347,9 +409,12 @@ void wire_set_map(struct svq_queue *queue)
 
     if (!queue->relay)
         return;
-    if (!queue_guest_ring(queue, setting.map, &setting.guest))
+    if (!queue_guest_ring(queue, setting.map, &setting.guest)) {
         wire_break(queue, "its memory was removed");
-    else if (queue->lane)
+        return;
+    }
+    setting.log = log_setting(queue);
+    if (queue->lane)
         svq_lane_call(queue->lane, set_map, &setting);
     else
         set_map(queue->relay, &setting);

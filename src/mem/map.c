@@ -219,6 +219,19 @@ void *svq_map_uaddr(const struct svq_map *map, uint64_t uaddr, uint64_t len)
     return NULL;
 }
 
+bool svq_map_uaddr_to_gpa(const struct svq_map *map, uint64_t uaddr, uint64_t len, uint64_t *gpa)
+{
+    for (size_t i = 0; i < map->count; i++) {
+        const struct svq_region *r = &map->entries[i].region;
+
+        if (!inside(uaddr, len, r->uaddr, r->size))
+            continue;
+        *gpa = r->gpa + (uaddr - r->uaddr);
+        return true;
+    }
+    return false;
+}
+
 /* How many bytes from gpa on lie in one region; 0: none. */
 static uint64_t run_at(const struct svq_map *map, uint64_t gpa, unsigned *hint)
 {

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The memory of a device's shadow rings: one memfd, offered to the back-end as one more region of
- * guest memory, cut into equal slots of one ring each. Pages appear when a ring is used.
+ * guest memory before the sizes of the rings are known. Each ring gets a place in it when it is
+ * first needed, just large enough for its entries and, behind them, its indirect tables. Pages
+ * appear when a ring is used, unless the back-end pins them: so the file is not made for the
+ * largest rings that a device could have, but for many usual ones or a few large ones.
  *
  * Size and place are multiples of 2 MiB, because SPDK registers memory in such chunks.
  */
@@ -15,30 +18,48 @@
 
 #define SVQ_REGION_ALIGN (UINT64_C(2) << 20)
 
+/* A vring message's index has 8 bits. */
+#define SVQ_REGION_RINGS 256u
+
+struct svq_region_span {
+    uint64_t offset;
+    uint64_t size; /* 0: none */
+};
+
 struct svq_region_file {
     int fd;
     uint8_t *host;
     uint64_t size;
-    uint64_t slot_size;
-    unsigned slots;
+    struct svq_region_span spans[SVQ_REGION_RINGS];
 };
 
-/* Room for `slots` rings of up to `max_num` entries. Return: 0 or -errno. */
-int svq_region_file_new(unsigned slots, unsigned max_num, struct svq_region_file **out);
+/**
+ * svq_region_file_new() - memory for that many rings of a usual size or a few of the largest.
+ * @tables: rings may need room for indirect tables
+ *
+ * Return: 0 or -errno.
+ */
+int svq_region_file_new(unsigned rings, bool tables, struct svq_region_file **out);
 void svq_region_file_free(struct svq_region_file *file);
 
-/* Does a ring of num entries fit a slot? */
-bool svq_region_file_fits(const struct svq_region_file *file, unsigned slot, unsigned num);
-
-/* Where the parts of a ring of num entries lie in its slot: here, and as offsets into the file. */
+/* Where the parts of a ring lie: here, and as offsets into the file. */
 struct svq_ring_place {
-    struct svq_split_mem host;
+    struct svq_vring host;
     uint64_t desc;
-    uint64_t avail;
-    uint64_t used;
+    uint64_t driver;
+    uint64_t device;
+    void *tables_host;
+    uint64_t tables;
 };
 
-void svq_region_file_place(const struct svq_region_file *file, unsigned slot, unsigned num,
-                           struct svq_ring_place *place);
+/**
+ * svq_region_file_place() - the place of a ring of num entries and of `tables` bytes of tables.
+ *
+ * The same one until the ring asks for another size; nobody may use the old one any more then.
+ *
+ * Return: false when there is no room left.
+ */
+bool svq_region_file_place(struct svq_region_file *file, unsigned ring, enum svq_ring_format format,
+                           unsigned num, size_t tables, struct svq_ring_place *place);
 
 #endif

@@ -67,13 +67,13 @@ struct split_ring {
 #define SPLIT_LOAD(field)         __atomic_load_n(&(field), __ATOMIC_RELAXED)
 #define SPLIT_STORE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
 
-static inline void split_init(struct split_ring *r, const struct svq_split_mem *mem, unsigned num,
+static inline void split_init(struct split_ring *r, const struct svq_vring *ring, unsigned num,
                               bool event_idx)
 {
     *r = (struct split_ring){
-        .desc = mem->desc,
-        .avail = mem->avail,
-        .used = mem->used,
+        .desc = ring->desc,
+        .avail = ring->driver,
+        .used = ring->device,
         .num = num,
         .mask = num - 1,
         .event_idx = event_idx,

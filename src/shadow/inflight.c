@@ -3,38 +3,41 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
-/* A chain being taken; moves into the table only when it is whole and good. */
-struct draft {
-    uint64_t bytes;
-    uint64_t writable;
-    uint32_t count; /* buffers, indirect ones included */
-    uint16_t slots;
-    bool write_seen;
-};
-
-static uint16_t order_step(const struct inflight *t, uint16_t position)
+uint32_t inflight_longest(unsigned guest_num)
 {
-    return position + 1 == t->num ? 0 : position + 1;
+    return guest_num + (guest_num > INFLIGHT_MIN_TABLE ? guest_num : INFLIGHT_MIN_TABLE);
 }
 
-int inflight_init(struct inflight *t, unsigned num, bool indirect)
+int inflight_init(struct inflight *t, const struct inflight_config *config)
 {
+    unsigned num = config->num;
+    int err;
+
     *t = (struct inflight){
         .num = num,
-        .indirect = indirect,
-        .max_table = num > INFLIGHT_MIN_TABLE ? num : INFLIGHT_MIN_TABLE,
+        .max_table = inflight_longest(config->guest_num) - config->guest_num,
         .limit = 4 * num > INFLIGHT_MIN_LIMIT ? 4 * num : INFLIGHT_MIN_LIMIT,
+        .free = num,
+        .free_tail = num - 1,
     };
     t->desc = calloc(num, sizeof(*t->desc));
     t->busy = calloc(num, sizeof(*t->busy));
     t->chains = calloc(num, sizeof(*t->chains));
     t->order = calloc(num, sizeof(*t->order));
     if (t->desc && t->busy && t->chains && t->order)
-        return 0;
-    inflight_fini(t);
-    return -ENOMEM;
+        err = tables_init(&t->tables, &config->area, config->table_entries);
+    else
+        err = -ENOMEM;
+    if (err) {
+        inflight_fini(t);
+        return err;
+    }
+    for (unsigned i = 0; i < num; i++) {
+        t->desc[i].next = i + 1;
+        t->chains[i].block = TABLES_NONE;
+    }
+    return 0;
 }
 
 void inflight_fini(struct inflight *t)
@@ -45,30 +48,11 @@ void inflight_fini(struct inflight *t)
     free(t->busy);
     free(t->chains);
     free(t->order);
+    tables_fini(&t->tables);
     *t = (struct inflight){0};
 }
 
-/* One buffer of a chain, direct or from a table: the rules of virtio 1.3 section 2.7.4.2. */
-static const char *check_buffer(struct inflight *t, const struct svq_map *map, struct draft *draft,
-                                const struct split_desc *d)
-{
-    if (d->flags & SPLIT_DESC_F_WRITE) {
-        draft->write_seen = true;
-        draft->writable += d->len;
-    } else if (draft->write_seen) {
-        return "readable descriptor after a writable one";
-    }
-    draft->bytes += d->len;
-    if (draft->bytes > UINT64_C(1) << 32)
-        return "chain of more than 2^32 bytes";
-    if (d->len && !svq_map_holds(map, d->addr, d->len, &t->hint))
-        return "buffer outside guest memory";
-    draft->count++;
-    return NULL;
-}
-
-/* Make room for a private copy of an indirect table. */
-static bool table_reserve(struct inflight *t, struct inflight_chain *chain, uint32_t entries)
+bool inflight_reserve(struct inflight *t, struct inflight_chain *chain, uint32_t entries)
 {
     struct split_desc *grown;
 
@@ -83,121 +67,54 @@ static bool table_reserve(struct inflight *t, struct inflight_chain *chain, uint
     return true;
 }
 
-/*
- * The indirect table that `d` refers to (virtio 1.3 section 2.7.5.3). The back-end will read the
- * guest's own table: a guest that rewrites it meanwhile deceives only itself, because what we
- * decide later rests on this copy.
- */
-static const char *take_table(struct inflight *t, const struct svq_map *map, struct draft *draft,
-                              struct inflight_chain *chain, const struct split_desc *d)
+void inflight_release_table(struct inflight *t, struct inflight_chain *chain)
 {
-    uint32_t entries = d->len / sizeof(struct split_desc);
-    const struct split_desc *shared;
-    uint32_t i = 0, seen = 0;
+    t->held -= chain->table_len;
+    chain->table_len = 0;
+    if (chain->block != TABLES_NONE) {
+        tables_put(&t->tables, chain->block);
+        chain->block = TABLES_NONE;
+        t->need_block = false;
+    }
+    /* Copies are kept for the next chain of this head, unless all heads together keep too much. */
+    if (t->allocated > t->limit) {
+        t->allocated -= chain->table_room;
+        chain->table_room = 0;
+        free(chain->table);
+        chain->table = NULL;
+    }
+}
 
-    if (!t->indirect)
-        return "INDIRECT descriptor although it was not negotiated";
-    if (d->flags & SPLIT_DESC_F_NEXT)
-        return "INDIRECT descriptor with NEXT";
-    if (!d->len || d->len % sizeof(struct split_desc))
-        return "indirect table of a length that is not a multiple of 16";
-    if (entries > t->max_table)
-        return "indirect table longer than any chain may be";
-    shared = svq_map_gpa(map, d->addr, d->len);
-    if (!shared)
-        return "indirect table outside guest memory";
-    if (!table_reserve(t, chain, entries))
-        return "out of memory for an indirect table";
+struct inflight_span inflight_newest(const struct inflight *t, bool in_slots, unsigned limit)
+{
+    struct inflight_span span = {0};
+    uint16_t place = t->order_next;
 
-    memcpy(chain->table, shared, d->len);
-    for (;;) {
-        const struct split_desc *e = &chain->table[i];
-        const char *fault;
+    while (span.chains < t->count && (in_slots ? span.slots : span.chains) < limit) {
+        const struct inflight_chain *chain;
 
-        if (e->flags & SPLIT_DESC_F_INDIRECT)
-            return "nested indirect table";
-        fault = check_buffer(t, map, draft, e);
-        if (fault)
-            return fault;
-        if (!(e->flags & SPLIT_DESC_F_NEXT))
+        place = place ? place - 1 : t->num - 1;
+        chain = &t->chains[t->order[place]];
+        /* A head may have completed and come again: only its number tells. */
+        if (!chain->slots || chain->done || chain->number != t->number - 1 - span.chains)
             break;
-        if (++seen >= entries)
-            return "indirect table loops";
-        i = e->next;
-        if (i >= entries)
-            return "indirect table's next is out of range";
+        span.chains++;
+        span.slots += chain->slots;
+        span.guest_slots += chain->guest_slots;
     }
-    chain->table_len = entries;
-    return NULL;
+    return span;
 }
 
-static const char *take_slots(struct inflight *t, const struct svq_map *map, struct draft *draft,
-                              struct inflight_chain *chain, const struct split_desc *guest,
-                              uint16_t head)
+uint16_t inflight_batch(const struct inflight *t, uint32_t head, uint16_t limit)
 {
-    uint16_t i = head;
+    uint16_t place = t->order_first;
 
-    for (;;) {
-        struct split_desc *d;
-
-        if (t->busy[i])
-            return "descriptor is in flight already, or its chain loops";
-        d = &t->desc[i];
-        *d = split_read_desc(&guest[i]);
-        t->busy[i] = true;
-        draft->slots++;
-        if (d->flags & SPLIT_DESC_F_INDIRECT)
-            return take_table(t, map, draft, chain, d);
-
-        const char *fault = check_buffer(t, map, draft, d);
-
-        if (fault)
-            return fault;
-        if (!(d->flags & SPLIT_DESC_F_NEXT))
-            return NULL;
-        if (d->next >= t->num)
-            return "next descriptor is out of range";
-        i = d->next;
+    for (uint16_t count = 1; count <= limit; count++) {
+        if (t->order[place] == head)
+            return count;
+        place = inflight_step(t, place);
     }
-}
-
-/* Give back the first `slots` slots of the chain at head. */
-static void free_slots(struct inflight *t, uint16_t head, uint16_t slots)
-{
-    uint16_t i = head;
-
-    for (; slots; slots--) {
-        t->busy[i] = false;
-        i = t->desc[i].next;
-    }
-}
-
-const char *inflight_take(struct inflight *t, const struct svq_map *map,
-                          const struct split_desc *guest, struct split_desc *shadow, uint16_t head,
-                          uint16_t position)
-{
-    struct inflight_chain *chain = &t->chains[head];
-    struct draft draft = {0};
-    const char *fault = take_slots(t, map, &draft, chain, guest, head);
-    uint16_t i = head;
-
-    if (fault) {
-        free_slots(t, head, draft.slots);
-        return fault;
-    }
-    for (unsigned n = draft.slots; n; n--) {
-        split_write_desc(&shadow[i], &t->desc[i]);
-        i = t->desc[i].next;
-    }
-    chain->bytes = draft.bytes;
-    chain->writable = draft.writable;
-    chain->position = position;
-    chain->slots = draft.slots;
-    t->held += chain->table_len;
-    t->order[t->order_next] = head;
-    t->order_next = order_step(t, t->order_next);
-    t->count++;
-    return NULL;
+    return 0;
 }
 
 static int log_writable(const struct split_desc *d, struct svq_log *log)
@@ -224,54 +141,6 @@ int inflight_log(const struct inflight *t, uint16_t head, struct svq_log *log)
         if (log_writable(&t->desc[i], log) < 0)
             return -ERANGE;
         i = t->desc[i].next;
-    }
-    return 0;
-}
-
-void inflight_release(struct inflight *t, uint16_t head)
-{
-    struct inflight_chain *chain = &t->chains[head];
-
-    free_slots(t, head, chain->slots);
-    t->held -= chain->table_len;
-    chain->slots = 0;
-    chain->table_len = 0;
-    /* Copies are kept for the next chain of this head, unless all heads together keep too much. */
-    if (t->allocated > t->limit) {
-        t->allocated -= chain->table_room;
-        chain->table_room = 0;
-        free(chain->table);
-        chain->table = NULL;
-    }
-    t->order_first = order_step(t, t->order_first);
-    t->count--;
-}
-
-uint16_t inflight_newest(const struct inflight *t, uint16_t next, uint16_t limit)
-{
-    uint16_t place = t->order_next, count = 0;
-
-    while (count < limit) {
-        const struct inflight_chain *chain;
-
-        place = place ? place - 1 : t->num - 1;
-        chain = &t->chains[t->order[place]];
-        /* A head may have completed and come again: only its position tells. */
-        if (!chain->slots || chain->position != (uint16_t)(next - 1 - count))
-            break;
-        count++;
-    }
-    return count;
-}
-
-uint16_t inflight_batch(const struct inflight *t, uint32_t head, uint16_t limit)
-{
-    uint16_t place = t->order_first;
-
-    for (uint16_t count = 1; count <= limit; count++) {
-        if (t->order[place] == head)
-            return count;
-        place = order_step(t, place);
     }
     return 0;
 }

@@ -4,12 +4,22 @@
  * has not returned. It is the only source for everything decided after a chain was taken (which ids
  * may complete, how much was writable, which pages to log): neither ring is read again for that.
  *
- * Slots mirror the guest's descriptor table, so a chain keeps its head's number all the way.
+ * A chain has slots, one for each descriptor that it has in the shadow ring, each with a private
+ * copy of that descriptor; by the number of its first slot the back-end knows the chain. There are
+ * two ways to come by slots:
+ *
+ *   mirrored   the slots are those of the guest's own descriptor table, so that heads, links and
+ *              used ids are the same on both sides (both rings split, of one size)
+ *   pooled     the slots come from a queue of free ones; chains that complete in order therefore
+ *              find them in ring order again, as a split ring with IN_ORDER demands
+ *
+ * Descriptors here are in the split format, whatever the rings have.
  */
 #ifndef SVQ_SHADOW_INFLIGHT_H
 #define SVQ_SHADOW_INFLIGHT_H
 
 #include "ring/split.h"
+#include "shadow/tables.h"
 
 /* A chain may be as long as its ring; indirect tables as long as the field's drivers make them. */
 #define INFLIGHT_MIN_TABLE 1024u
@@ -23,52 +33,84 @@ struct inflight_chain {
     uint32_t table_len;       /* entries that this chain has there; 0: no indirect part */
     uint64_t bytes;           /* of all buffers */
     uint64_t writable;        /* of the device-writable ones */
-    uint16_t position;        /* in the shadow's available ring: its index when it was put there */
-    uint16_t slots;           /* descriptor slots held; 0: no chain in flight at this head */
+    uint32_t block;           /* where its converted table is; TABLES_NONE: it has none */
+    uint32_t number;          /* of all chains taken: tells apart chains that had the same head */
+    uint32_t len;             /* when done: what the back-end has written */
+    uint16_t slots;           /* 0: no chain in flight at this head */
+    uint16_t last;            /* pooled: the last of its slots */
+    uint16_t guest_id;        /* the guest's name of it: head, or buffer id */
+    uint16_t guest_slots;     /* descriptors that it has in the guest's ring */
+    bool done;                /* completed, and waits until the older ones are */
 };
 
 struct inflight {
-    uint16_t num;
-    uint16_t count;                /* chains in flight */
-    bool indirect;                 /* INDIRECT_DESC was negotiated */
-    unsigned hint;                 /* svq_map_holds() memory */
-    uint32_t max_table;            /* entries of the longest table accepted */
-    uint32_t limit;                /* indirect entries in flight, more or less, at most */
-    uint32_t held;                 /* indirect entries in flight */
-    uint64_t allocated;            /* room in all tables, entries */
-    struct split_desc *desc;       /* [num] private copies */
-    bool *busy;                    /* [num] slot belongs to a chain in flight */
-    struct inflight_chain *chains; /* [num] by head */
+    /* Written once. */
+    uint16_t num;       /* slots */
+    uint32_t max_table; /* entries of the longest table accepted */
+    uint32_t limit;     /* indirect entries in flight, more or less, at most */
+
+    uint16_t count;     /* chains in flight */
+    uint16_t with;      /* of these, how many the back-end has not completed */
+    uint16_t slots;     /* that those have */
+    uint16_t free;      /* pooled: free slots */
+    uint16_t free_head; /* oldest and newest of them, linked by `next` */
+    uint16_t free_tail;
+    unsigned hint;      /* svq_map_holds() memory */
+    uint32_t number;    /* of the next chain */
+    uint32_t held;      /* indirect entries in flight */
+    uint64_t allocated; /* room in all private tables, entries */
+
+    /* What the next chain lacked; it is not looked at again before that is there. */
+    uint32_t need;   /* free slots */
+    bool need_block; /* a block of `tables` */
+
+    struct split_desc *desc;       /* [num] private copies; free slots: links */
+    bool *busy;                    /* [num] mirrored: slot belongs to a chain in flight */
+    struct inflight_chain *chains; /* [num] by first slot */
     uint16_t *order;               /* [num] heads as they were taken, a ring */
-    uint16_t order_first;          /* its oldest entry; meaningful only under IN_ORDER */
+    uint16_t order_first;          /* its oldest entry; meaningful when chains complete in order */
     uint16_t order_next;
+    struct tables tables;
 };
 
-int inflight_init(struct inflight *t, unsigned num, bool indirect);
+struct inflight_config {
+    unsigned guest_num;
+    unsigned num;           /* of the shadow ring */
+    uint32_t table_entries; /* of the area for converted tables; 0: none needed */
+    struct svq_relay_tables area;
+};
+
+/* Entries of the longest table, direct descriptors before it included, of a guest's ring. */
+uint32_t inflight_longest(unsigned guest_num);
+
+/* Return: 0, -ENOMEM, or -EINVAL when the area is too small. */
+int inflight_init(struct inflight *t, const struct inflight_config *config);
 void inflight_fini(struct inflight *t);
 
-/**
- * inflight_take() - copy the chain at `head` of a guest's table, check the copy, and write it to
- * the same slots of the shadow table.
- *
- * Return: NULL, or what is wrong with the chain (static text); then nothing is in flight for it.
- */
-const char *inflight_take(struct inflight *t, const struct svq_map *map,
-                          const struct split_desc *guest, struct split_desc *shadow, uint16_t head,
-                          uint16_t position);
+/* Make room for a private copy of an indirect table. false: out of memory. */
+bool inflight_reserve(struct inflight *t, struct inflight_chain *chain, uint32_t entries);
+
+/* A part of the chains in flight. */
+struct inflight_span {
+    unsigned chains;
+    unsigned slots;
+    unsigned guest_slots;
+};
 
 /**
- * inflight_newest() - how many of the chains put last are all still in flight, without a completed
- * one among them; at most `limit`.
- * @next: the index after the newest one
+ * inflight_newest() - those of the chains taken last that are all still with the back-end, without
+ * a completed one among them: up to `limit` chains, or chains with up to `limit` slots.
  */
-uint16_t inflight_newest(const struct inflight *t, uint16_t next, uint16_t limit);
+struct inflight_span inflight_newest(const struct inflight *t, bool in_slots, unsigned limit);
 
 /**
- * inflight_batch() - IN_ORDER: how many chains does a used entry complete that names `head`?
- * Return: 1 to limit, or 0 when head is not among the `limit` oldest.
+ * inflight_batch() - the back-end completes in order: how many chains does it complete when it
+ * names `head`? Return: 1 to limit, or 0 when head is not among the `limit` oldest.
  */
 uint16_t inflight_batch(const struct inflight *t, uint32_t head, uint16_t limit);
+
+/* Log the writable part of a chain. Return: 0 or -ERANGE. */
+int inflight_log(const struct inflight *t, uint16_t head, struct svq_log *log);
 
 /*
  * May another chain be taken? A guest whose every head has a huge table must wait for completions
@@ -76,24 +118,105 @@ uint16_t inflight_batch(const struct inflight *t, uint32_t head, uint16_t limit)
  */
 static inline bool inflight_has_room(const struct inflight *t)
 {
-    return t->held < t->limit;
+    return t->held < t->limit && t->need <= t->free && !t->need_block;
 }
 
+/* Is there a chain of that name that the back-end may complete? */
 static inline bool inflight_outstanding(const struct inflight *t, uint32_t head)
 {
-    return head < t->num && t->chains[head].slots;
+    return head < t->num && t->chains[head].slots && !t->chains[head].done;
 }
 
-/* IN_ORDER: the chain that must complete next. Only while count is not 0. */
+static inline uint16_t inflight_step(const struct inflight *t, uint16_t position)
+{
+    return position + 1 == t->num ? 0 : position + 1;
+}
+
+/* The chain that must complete next. Only while count is not 0, and chains complete in order. */
 static inline uint16_t inflight_oldest(const struct inflight *t)
 {
     return t->order[t->order_first];
 }
 
-/* Log the writable part of an outstanding chain. Return: 0 or -ERANGE. */
-int inflight_log(const struct inflight *t, uint16_t head, struct svq_log *log);
+/* A chain whose slots and private copies are complete is in flight from now on. */
+static inline void inflight_add(struct inflight *t, uint16_t head)
+{
+    struct inflight_chain *chain = &t->chains[head];
 
-/* The chain has completed: its slots are free again. */
-void inflight_release(struct inflight *t, uint16_t head);
+    chain->number = t->number++;
+    chain->done = false;
+    t->held += chain->table_len;
+    t->order[t->order_next] = head;
+    t->order_next = inflight_step(t, t->order_next);
+    t->count++;
+    t->with++;
+    t->slots += chain->slots;
+}
+
+/* The back-end has completed it. */
+static inline void inflight_returned(struct inflight *t, uint16_t head)
+{
+    t->with--;
+    t->slots -= t->chains[head].slots;
+}
+
+/* ---- Pooled slots ------------------------------------------------------------------------ */
+
+/* The first free slot is taken; only while there is one. */
+static inline uint16_t inflight_get_slot(struct inflight *t)
+{
+    uint16_t slot = t->free_head;
+
+    t->free_head = t->desc[slot].next;
+    t->free--;
+    return slot;
+}
+
+/* Slots as they were got, from `first` on, become the next ones to get again. */
+static inline void inflight_unget_slots(struct inflight *t, uint16_t first, uint16_t count)
+{
+    if (count)
+        t->free_head = first; /* their links still lead to the others; the newest is the same */
+    t->free += count;
+}
+
+/* A chain's slots are the last ones to get again. */
+static inline void inflight_put_slots(struct inflight *t, uint16_t first, uint16_t last,
+                                      uint16_t count)
+{
+    if (t->free)
+        t->desc[t->free_tail].next = first;
+    else
+        t->free_head = first;
+    t->free_tail = last;
+    t->free += count;
+}
+
+/* ---- Release ----------------------------------------------------------------------------- */
+
+/* What a chain has beside its slots. */
+void inflight_release_table(struct inflight *t, struct inflight_chain *chain);
+
+/* The guest has the chain back: its slots are free again. mirrored: known at compile time. */
+static inline void inflight_release(struct inflight *t, uint16_t head, const bool mirrored)
+{
+    struct inflight_chain *chain = &t->chains[head];
+
+    if (mirrored) {
+        uint16_t slot = head;
+
+        for (unsigned n = chain->slots; n; n--) {
+            t->busy[slot] = false;
+            slot = t->desc[slot].next;
+        }
+    } else {
+        inflight_put_slots(t, head, chain->last, chain->slots);
+    }
+    if (chain->table_len)
+        inflight_release_table(t, chain);
+    chain->slots = 0;
+    t->order_first = inflight_step(t, t->order_first);
+    t->count--;
+}
 
 #endif

@@ -2,79 +2,169 @@
 /*
  * The relay. A turn (svq_relay_poll()) first returns what the back-end has completed, so that slots
  * and notifications are fresh, then takes what the guest has made available. Either direction reads
- * all there is, publishes one index and decides on one notification.
+ * all there is, publishes once and decides on one notification.
  *
  * Dirty log: data was written by the back-end before its used entry, which we acquire. Then
  *   1. the bits of the chain's writable pages are set,
- *   2. the used entry and used.idx are written,
- *   3. the bits of the used ring's own pages are set,
+ *   2. the used entries are written and published,
+ *   3. the bits of the guest ring's own pages are set,
  * so that the guest cannot see a completion whose pages could still escape, and a harvest that
  * falls between 2 and 3 finds the ring's page dirty again in the next round.
  *
  * Threat model: both rings are shared with parties that may write anything at any time. Whatever is
  * read from them is copied once and checked; the in-flight table is the only memory we trust.
  */
-#include "shadow/inflight.h"
-
-#include <shadowvq/vhost_user.h>
+#include "shadow/relay_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct svq_relay {
-    struct split_ring guest;   /* we are its device */
-    struct split_ring backend; /* we are its driver */
-    struct inflight inflight;
-    struct svq_map *map;
-    bool in_order;
-    bool hold;
+/* ---- What a configuration asks for ----------------------------------------------------------- */
 
-    struct svq_log *log; /* NULL: nobody logs */
-    bool log_used;
-    uint64_t used_gpa;
-
-    enum svq_side fault_side;
-    const char *fault;
-    struct svq_relay_stats stats;
-};
-
-static bool valid_ring(const struct svq_split_mem *mem)
+static bool has(const struct svq_relay_side *side, unsigned feature)
 {
-    return mem->desc && mem->avail && mem->used;
+    return side->features & SVQ_BIT(feature);
+}
+
+static bool same_format(const struct svq_relay_config *config)
+{
+    return svq_ring_format(config->guest.features) == svq_ring_format(config->backend.features);
+}
+
+enum table_plan relay_table_plan(const struct svq_relay_config *config)
+{
+    if (!has(&config->guest, SVQ_F_INDIRECT_DESC))
+        return TABLES_REFUSE;
+    if (!has(&config->backend, SVQ_F_INDIRECT_DESC))
+        return TABLES_FLATTEN;
+    return same_format(config) ? TABLES_KEEP : TABLES_CONVERT;
+}
+
+enum order_plan relay_order_plan(const struct svq_relay_config *config)
+{
+    if (has(&config->backend, SVQ_F_IN_ORDER))
+        return ORDER_BATCHES;
+    return has(&config->guest, SVQ_F_IN_ORDER) ? ORDER_RESTORE : ORDER_ANY;
+}
+
+bool relay_mirrors(const struct svq_relay_config *config)
+{
+    /* A back-end with IN_ORDER wants descriptors in ring order: the guest's are, if it has that. */
+    return same_format(config) && !has(&config->guest, SVQ_F_RING_PACKED) &&
+           config->guest.num == config->backend.num && relay_table_plan(config) != TABLES_FLATTEN &&
+           (has(&config->guest, SVQ_F_IN_ORDER) || !has(&config->backend, SVQ_F_IN_ORDER));
+}
+
+unsigned svq_relay_shadow_num(enum svq_ring_format shadow, unsigned num)
+{
+    unsigned power = 1;
+
+    if (shadow == SVQ_RING_PACKED)
+        return num;
+    while (power < num && power < SVQ_RING_MAX)
+        power *= 2;
+    return power;
+}
+
+size_t svq_relay_tables_max(unsigned num)
+{
+    if (num > SVQ_RING_MAX)
+        num = SVQ_RING_MAX;
+    return (size_t)tables_entries(num, inflight_longest(num)) * TABLES_ENTRY;
+}
+
+size_t svq_relay_tables_size(const struct svq_relay_config *config)
+{
+    return relay_table_plan(config) == TABLES_CONVERT ? svq_relay_tables_max(config->guest.num) : 0;
+}
+
+/* ---- Making and ending ----------------------------------------------------------------------- */
+
+static int check_side(const struct svq_relay_side *side)
+{
+    if (!side->ring.desc || !side->ring.driver || !side->ring.device ||
+        !svq_vring_num_valid(svq_ring_format(side->features), side->num))
+        return -EINVAL;
+    return side->features & ~SVQ_RELAY_FEATURES ? -ENOTSUP : 0;
+}
+
+/* Can a packed ring stand there: what was taken and is not used is at most a ring full? */
+static bool good_packed_base(uint32_t base, unsigned num)
+{
+    const struct svq_ring_index index = svq_packed_index(base);
+    const struct packed_ring ring = {.num = num};
+    int taken = packed_distance(&ring, (struct packed_place){index.used, index.used_wrap},
+                                (struct packed_place){index.avail, index.avail_wrap});
+
+    return index.avail < num && index.used < num && taken >= 0 && taken <= (int)num;
+}
+
+static int check_config(const struct svq_relay_config *config)
+{
+    int err = check_side(&config->guest);
+
+    if (!err)
+        err = check_side(&config->backend);
+    if (err)
+        return err;
+    if (!config->map || config->backend.num < config->guest.num)
+        return -EINVAL;
+    if (has(&config->guest, SVQ_F_RING_PACKED))
+        return good_packed_base(config->base, config->guest.num) ? 0 : -EINVAL;
+    return config->base <= UINT16_MAX ? 0 : -EINVAL;
+}
+
+static void init_ring(struct relay_ring *ring, const struct svq_relay_side *side, uint32_t base)
+{
+    bool event_idx = has(side, SVQ_F_EVENT_IDX);
+
+    ring->is_packed = has(side, SVQ_F_RING_PACKED);
+    if (ring->is_packed)
+        packed_init(&ring->packed, &side->ring, side->num, event_idx, base);
+    else
+        split_init(&ring->split, &side->ring, side->num, event_idx);
+}
+
+static void clear_shadow(const struct svq_relay_side *shadow)
+{
+    enum svq_ring_format format = svq_ring_format(shadow->features);
+
+    memset(shadow->ring.desc, 0, svq_vring_desc_size(format, shadow->num));
+    memset(shadow->ring.driver, 0, svq_vring_driver_size(format, shadow->num));
+    memset(shadow->ring.device, 0, svq_vring_device_size(format, shadow->num));
 }
 
 int svq_relay_new(const struct svq_relay_config *config, struct svq_relay **out)
 {
-    const struct svq_split_mem *shadow = &config->backend;
-    unsigned num = config->num;
-    bool event_idx = config->features & SVQ_BIT(SVQ_F_EVENT_IDX);
+    struct inflight_config inflight = {
+        .guest_num = config->guest.num,
+        .num = config->backend.num,
+        .area = config->tables,
+    };
     struct svq_relay *relay;
-    int err;
+    int err = check_config(config);
 
-    if (!num || num > SVQ_RING_MAX || num & (num - 1))
-        return -EINVAL;
-    if (!valid_ring(&config->guest) || !valid_ring(shadow) || !config->map)
-        return -EINVAL;
-    if (config->features & ~SVQ_RELAY_FEATURES)
-        return -ENOTSUP;
-
+    if (err)
+        return err;
+    inflight.table_entries = svq_relay_tables_size(config) / TABLES_ENTRY;
     relay = calloc(1, sizeof(*relay));
     if (!relay)
         return -ENOMEM;
-    err = inflight_init(&relay->inflight, num, config->features & SVQ_BIT(SVQ_F_INDIRECT_DESC));
+    err = inflight_init(&relay->inflight, &inflight);
     if (err) {
         free(relay);
         return err;
     }
-    memset(shadow->desc, 0, svq_split_desc_size(num));
-    memset(shadow->avail, 0, svq_split_avail_size(num));
-    memset(shadow->used, 0, svq_split_used_size(num));
-    split_init(&relay->guest, &config->guest, num, event_idx);
-    split_init(&relay->backend, shadow, num, event_idx);
-    relay->guest.avail_idx = config->base;
-    relay->guest.used_idx = SPLIT_LOAD(relay->guest.used->idx);
-    relay->in_order = config->features & SVQ_BIT(SVQ_F_IN_ORDER);
+    clear_shadow(&config->backend);
+    init_ring(&relay->guest, &config->guest, config->base);
+    init_ring(&relay->backend, &config->backend, SVQ_PACKED_START);
+    if (!relay->guest.is_packed) {
+        relay->guest.split.avail_idx = config->base;
+        relay->guest.split.used_idx = SPLIT_LOAD(relay->guest.split.used->idx);
+    }
+    relay->forward = relay_forward_fn(config);
+    relay->complete = relay_complete_fn(config);
     relay->map = svq_map_ref(config->map);
     *out = relay;
     return 0;
@@ -85,207 +175,96 @@ void svq_relay_free(struct svq_relay *relay)
     if (!relay)
         return;
     inflight_fini(&relay->inflight);
-    svq_log_unref(relay->log);
+    svq_log_unref(relay->log.log);
     svq_map_unref(relay->map);
     free(relay);
 }
 
-static void set_fault(struct svq_relay *relay, enum svq_side side, const char *reason)
-{
-    relay->fault_side = side;
-    relay->fault = reason;
-}
+/* ---- Dirty log of the guest's ring ----------------------------------------------------------- */
 
-/* ---- Dirty log of the used ring ----------------------------------------------------------------
- */
-
-static void log_used_range(struct svq_relay *relay, size_t offset, size_t len)
+static void log_range(struct svq_relay *relay, uint64_t area, size_t offset, size_t len)
 {
     uint64_t gpa;
 
-    if (!relay->log || !relay->log_used || relay->fault)
+    if (!relay->log.log || !relay->log.ring)
         return;
-    if (__builtin_add_overflow(relay->used_gpa, offset, &gpa) ||
-        svq_log_mark(relay->log, gpa, len) < 0)
-        set_fault(relay, SVQ_SIDE_GUEST, "dirty log does not cover the used ring");
+    if (__builtin_add_overflow(area, offset, &gpa) || svq_log_mark(relay->log.log, gpa, len) < 0)
+        relay_fault(relay, SVQ_SIDE_GUEST, "dirty log does not cover the ring");
 }
 
-/* The entries from `first` on and the index before them. */
-static void log_used_entries(struct svq_relay *relay, uint16_t first, uint16_t count)
+/* Entries of a ring of num, which may wrap; it begins at an offset into its area. */
+static void log_entries(struct svq_relay *relay, uint64_t area, size_t offset, size_t size,
+                        unsigned first, unsigned count, unsigned num)
 {
-    const size_t entry = sizeof(struct split_used_elem);
-    size_t ring = offsetof(struct split_used, ring);
-    uint16_t start = first & relay->guest.mask;
-    uint16_t straight = relay->guest.num - start;
+    unsigned straight = num - first;
 
-    if (!relay->log)
-        return;
     if (count <= straight) {
-        log_used_range(relay, ring + start * entry, count * entry);
-    } else {
-        log_used_range(relay, ring + start * entry, straight * entry);
-        log_used_range(relay, ring, (count - straight) * entry);
+        log_range(relay, area, offset + first * size, count * size);
+        return;
     }
-    log_used_range(relay, 0, ring); /* flags and idx */
+    log_range(relay, area, offset + first * size, straight * size);
+    log_range(relay, area, offset, (count - straight) * size);
 }
+
+void relay_log_used(struct svq_relay *relay, const struct svq_ring_index *from)
+{
+    const size_t header = offsetof(struct split_used, ring);
+
+    if (relay->guest.is_packed) {
+        const struct packed_ring *r = &relay->guest.packed;
+        struct packed_place first = {from->used, from->used_wrap};
+
+        log_entries(relay, relay->log.desc_gpa, 0, sizeof(struct packed_desc), first.idx,
+                    packed_distance(r, first, r->used), r->num);
+    } else {
+        const struct split_ring *r = &relay->guest.split;
+
+        log_entries(relay, relay->log.device_gpa, header, sizeof(struct split_used_elem),
+                    from->used & r->mask, (uint16_t)(r->used_idx - from->used), r->num);
+        log_range(relay, relay->log.device_gpa, 0, header); /* flags and idx */
+    }
+}
+
+/* ---- Notifications --------------------------------------------------------------------------- */
 
 static void ask_guest(struct svq_relay *relay, bool kick)
 {
-    struct split_ring *guest = &relay->guest;
+    struct split_ring *split = &relay->guest.split;
 
-    split_device_ask(guest, kick);
-    if (!guest->event_idx)
-        log_used_range(relay, offsetof(struct split_used, flags), sizeof(uint16_t));
+    if (relay->guest.is_packed) {
+        packed_device_ask(&relay->guest.packed, kick);
+        log_range(relay, relay->log.device_gpa, 0, sizeof(uint32_t));
+        return;
+    }
+    split_device_ask(split, kick);
+    if (!split->event_idx)
+        log_range(relay, relay->log.device_gpa, offsetof(struct split_used, flags),
+                  sizeof(uint16_t));
     else if (kick)
-        log_used_range(relay, svq_split_used_size(guest->num) - sizeof(uint16_t), sizeof(uint16_t));
+        log_range(relay, relay->log.device_gpa,
+                  svq_vring_device_size(SVQ_RING_SPLIT, split->num) - sizeof(uint16_t),
+                  sizeof(uint16_t));
 }
 
-/* ---- Completions: back-end to guest ------------------------------------------------------------
- */
-
-static bool complete_chain(struct svq_relay *relay, uint16_t head, uint64_t len)
+static void ask_backend(struct svq_relay *relay, bool call)
 {
-    const struct inflight_chain *chain = &relay->inflight.chains[head];
-
-    if (len > chain->writable)
-        len = chain->writable;
-    if (relay->log && inflight_log(&relay->inflight, head, relay->log) < 0) {
-        set_fault(relay, SVQ_SIDE_GUEST, "dirty log does not cover a buffer");
-        return false;
-    }
-    relay->stats.chains++;
-    relay->stats.bytes += chain->bytes;
-    split_device_put(&relay->guest, head, len > UINT32_MAX ? UINT32_MAX : len);
-    inflight_release(&relay->inflight, head);
-    return true;
+    if (relay->backend.is_packed)
+        packed_driver_ask(&relay->backend.packed, call);
+    else
+        split_driver_ask(&relay->backend.split, call);
 }
 
-/*
- * IN_ORDER (virtio 1.3 section 2.7.9): one used entry completes every chain up to the one it names,
- * and stands for as many entries as chains. Those passed over count as written in full.
- *
- * Return: how many chains completed, 0 after a fault.
- */
-static uint16_t complete_in_order(struct svq_relay *relay, struct split_used_elem elem,
-                                  uint16_t limit)
+static bool guest_waiting(const struct svq_relay *relay)
 {
-    uint16_t batch = inflight_batch(&relay->inflight, elem.id, limit);
-
-    if (!batch)
-        set_fault(relay, SVQ_SIDE_BACKEND,
-                  "used entry out of order although IN_ORDER was negotiated");
-    for (uint16_t done = 1; done <= batch; done++) {
-        uint16_t head = inflight_oldest(&relay->inflight);
-
-        if (!complete_chain(relay, head, done == batch ? elem.len : UINT64_MAX))
-            return 0;
-    }
-    return batch;
+    return relay->guest.is_packed ? packed_device_waiting(&relay->guest.packed)
+                                  : split_device_waiting(&relay->guest.split);
 }
 
-/* The next used entry. Return: how many used entries it stands for, 0 after a fault. */
-static uint16_t complete_next(struct svq_relay *relay, uint16_t limit)
+static bool backend_waiting(const struct svq_relay *relay)
 {
-    struct split_used_elem elem = split_driver_elem(&relay->backend);
-
-    if (elem.id >= relay->inflight.num) {
-        set_fault(relay, SVQ_SIDE_BACKEND, "used id is out of range");
-        return 0;
-    }
-    if (!inflight_outstanding(&relay->inflight, elem.id)) {
-        set_fault(relay, SVQ_SIDE_BACKEND, "used id is not outstanding");
-        return 0;
-    }
-    if (relay->in_order)
-        return complete_in_order(relay, elem, limit);
-    return complete_chain(relay, elem.id, elem.len) ? 1 : 0;
+    return relay->backend.is_packed ? packed_driver_waiting(&relay->backend.packed)
+                                    : split_driver_waiting(&relay->backend.split);
 }
-
-static unsigned complete(struct svq_relay *relay)
-{
-    uint16_t waiting = split_driver_waiting(&relay->backend);
-    uint16_t first = relay->guest.used_idx;
-
-    if (!waiting)
-        return 0;
-    if (waiting > relay->inflight.count) {
-        set_fault(relay, SVQ_SIDE_BACKEND, "used index runs ahead of what is outstanding");
-        return 0;
-    }
-    while (waiting) {
-        uint16_t done = complete_next(relay, waiting);
-
-        if (!done)
-            break;
-        relay->backend.used_idx += done;
-        waiting -= done;
-    }
-    if (relay->guest.used_idx == first)
-        return 0;
-    split_device_publish(&relay->guest);
-    log_used_entries(relay, first, relay->guest.used_idx - first);
-    if (!split_device_must_call(&relay->guest))
-        return SVQ_RELAY_BUSY;
-    relay->stats.guest_calls++;
-    return SVQ_RELAY_BUSY | SVQ_RELAY_CALL_GUEST;
-}
-
-/* ---- New chains: guest to back-end --------------------------------------------------------------
- */
-
-static unsigned forward(struct svq_relay *relay)
-{
-    uint16_t waiting, taken;
-
-    if (relay->hold || relay->fault)
-        return 0;
-    waiting = split_device_waiting(&relay->guest);
-    if (!waiting)
-        return 0;
-    if (waiting > relay->guest.num) {
-        set_fault(relay, SVQ_SIDE_GUEST, "available index jumps by more than the ring's size");
-        return 0;
-    }
-    for (taken = 0; taken < waiting && inflight_has_room(&relay->inflight); taken++) {
-        uint16_t head = split_device_head(&relay->guest, 0);
-        const char *fault;
-
-        if (head >= relay->guest.num)
-            fault = "available head is out of range";
-        else
-            fault = inflight_take(&relay->inflight, relay->map, relay->guest.desc,
-                                  relay->backend.desc, head, relay->backend.avail_idx);
-        if (fault) {
-            set_fault(relay, SVQ_SIDE_GUEST, fault);
-            break;
-        }
-        relay->guest.avail_idx++;
-        split_driver_put(&relay->backend, head);
-    }
-    if (!taken)
-        return 0;
-    split_driver_publish(&relay->backend);
-    if (!split_driver_must_kick(&relay->backend))
-        return SVQ_RELAY_BUSY;
-    relay->stats.backend_kicks++;
-    return SVQ_RELAY_BUSY | SVQ_RELAY_KICK_BACKEND;
-}
-
-unsigned svq_relay_poll(struct svq_relay *relay)
-{
-    unsigned result = 0;
-
-    if (!relay->fault)
-        result |= complete(relay);
-    if (!relay->fault)
-        result |= forward(relay);
-    if (relay->fault)
-        result |= SVQ_RELAY_FAULT;
-    return result;
-}
-
-/* ---- Notifications
- * ------------------------------------------------------------------------------- */
 
 bool svq_relay_arm(struct svq_relay *relay)
 {
@@ -295,15 +274,14 @@ bool svq_relay_arm(struct svq_relay *relay)
     if (relay->fault)
         return true; /* to be polled for */
     if (!relay->hold)
-        split_driver_ask(&relay->backend, true);
+        ask_backend(relay, true);
     /*
-     * Pairs with both peers' fences between publishing an index and reading what was asked for:
-     * either they see our request and notify, or we see their index here.
+     * Pairs with both peers' fences between publishing and reading what was asked for: either they
+     * see our request and notify, or we see here what they published.
      */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    return split_driver_waiting(&relay->backend) ||
-           (!relay->hold && inflight_has_room(&relay->inflight) &&
-            split_device_waiting(&relay->guest));
+    return backend_waiting(relay) ||
+           (!relay->hold && inflight_has_room(&relay->inflight) && guest_waiting(relay));
 }
 
 void svq_relay_disarm(struct svq_relay *relay)
@@ -311,73 +289,150 @@ void svq_relay_disarm(struct svq_relay *relay)
     if (relay->fault)
         return;
     ask_guest(relay, false);
-    split_driver_ask(&relay->backend, false);
+    ask_backend(relay, false);
 }
 
-/* ---- Switching
- * ------------------------------------------------------------------------------------ */
+unsigned svq_relay_poll(struct svq_relay *relay)
+{
+    unsigned result = 0;
+
+    if (!relay->fault)
+        result |= relay->complete(relay);
+    if (!relay->fault && !relay->hold)
+        result |= relay->forward(relay);
+    if (relay->fault)
+        result |= SVQ_RELAY_FAULT;
+    return result;
+}
+
+/* ---- Switching ------------------------------------------------------------------------------- */
 
 void svq_relay_hold(struct svq_relay *relay, bool hold)
 {
     relay->hold = hold;
-    if (hold && !relay->fault)
-        split_driver_silence(&relay->backend);
+    if (!hold || relay->fault)
+        return;
+    if (relay->backend.is_packed)
+        packed_driver_ask(&relay->backend.packed, false);
+    else
+        split_driver_silence(&relay->backend.split);
 }
 
-int svq_relay_drained(const struct svq_relay *relay, uint16_t base)
+/*
+ * How much of what is with the back-end it has not taken, when it stopped at `base`; split: chains,
+ * packed: slots. A base behind what has been completed counts as that: what is used was taken.
+ *
+ * Return: -1 when it is no index that the back-end can have.
+ */
+static int untaken(const struct svq_relay *relay, uint32_t base)
 {
     const struct inflight *t = &relay->inflight;
-    uint16_t used = relay->backend.used_idx;
-    /* An answer from before the last completions: what is used was taken. */
-    uint16_t taken = (int16_t)(used - base) > 0 ? used : base;
-    uint16_t untaken = relay->backend.avail_idx - taken;
 
-    /* What it never took must all be in flight: else it completed what it did not take. */
-    if (untaken > t->count || inflight_newest(t, relay->backend.avail_idx, untaken) < untaken)
+    if (relay->backend.is_packed) {
+        const struct packed_ring *r = &relay->backend.packed;
+        const struct svq_ring_index index = svq_packed_index(base);
+        const struct packed_place stopped = {index.avail, index.avail_wrap};
+        int left = packed_distance(r, stopped, r->avail);
+
+        if (index.avail >= r->num || left < 0 || left > r->num)
+            return -1;
+        return left > t->slots ? t->slots : left;
+    }
+    const struct split_ring *r = &relay->backend.split;
+    uint16_t left = r->avail_idx - (uint16_t)base;
+
+    if (left <= t->with)
+        return left;
+    return (int16_t)(r->used_idx - (uint16_t)base) > 0 ? t->with : -1;
+}
+
+int svq_relay_drained(const struct svq_relay *relay, uint32_t base)
+{
+    const struct inflight *t = &relay->inflight;
+    bool packed = relay->backend.is_packed;
+    int with = packed ? t->slots : t->with, left = untaken(relay, base);
+    struct inflight_span span;
+
+    if (left < 0)
         return -EPROTO;
-    return untaken == t->count;
+    /* What it never took must all be in flight: else it completed what it did not take. */
+    span = inflight_newest(t, packed, left);
+    if ((int)(packed ? span.slots : span.chains) != left)
+        return -EPROTO;
+    return left == with;
 }
 
-uint16_t svq_relay_detach(struct svq_relay *relay)
+uint32_t svq_relay_resume_base(const struct svq_relay *relay, uint32_t base)
+{
+    int left = untaken(relay, base);
+    struct svq_relay_state state;
+    struct packed_place next;
+
+    if (left < 0)
+        return base;
+    if (!relay->backend.is_packed)
+        return (uint16_t)(relay->backend.split.avail_idx - left);
+    svq_relay_state(relay, &state);
+    next = relay->backend.packed.avail;
+    packed_rewind(&relay->backend.packed, &next, left);
+    state.backend.avail = next.idx;
+    state.backend.avail_wrap = next.wrap;
+    return svq_packed_base(&state.backend);
+}
+
+uint32_t svq_relay_detach(struct svq_relay *relay)
 {
     const struct inflight *t = &relay->inflight;
+    struct inflight_span span = inflight_newest(t, false, t->with);
+    struct svq_relay_state state;
 
-    /* Not further back than the last completed chain: it must not be done twice. */
-    relay->guest.avail_idx -= inflight_newest(t, relay->backend.avail_idx, t->count);
     relay->hold = true;
+    /* Not further back than the last completed chain: it must not be done twice. */
+    if (relay->guest.is_packed)
+        packed_rewind(&relay->guest.packed, &relay->guest.packed.avail, span.guest_slots);
+    else
+        relay->guest.split.avail_idx -= span.chains;
     /* The next device may never look at suppression left behind by us: ask for kicks again. */
-    SPLIT_STORE(relay->guest.used->flags, 0);
-    log_used_range(relay, offsetof(struct split_used, flags), sizeof(uint16_t));
-    if (relay->guest.event_idx)
+    if (relay->guest.is_packed) {
+        PACKED_STORE(*relay->guest.packed.device, PACKED_EVENT_ENABLE);
+        log_range(relay, relay->log.device_gpa, 0, sizeof(uint32_t));
+        svq_relay_state(relay, &state);
+        return svq_packed_base(&state.guest);
+    }
+    SPLIT_STORE(relay->guest.split.used->flags, 0);
+    log_range(relay, relay->log.device_gpa, offsetof(struct split_used, flags), sizeof(uint16_t));
+    if (relay->guest.split.event_idx)
         ask_guest(relay, true);
-    return relay->guest.avail_idx;
+    return relay->guest.split.avail_idx;
 }
 
-void svq_relay_set_log(struct svq_relay *relay, struct svq_log *log, bool log_used,
-                       uint64_t used_gpa)
+void svq_relay_set_log(struct svq_relay *relay, const struct svq_relay_log *log)
 {
-    if (log)
-        svq_log_ref(log);
-    svq_log_unref(relay->log);
-    relay->log = log;
-    relay->log_used = log_used;
-    relay->used_gpa = used_gpa;
+    if (log->log)
+        svq_log_ref(log->log);
+    svq_log_unref(relay->log.log);
+    relay->log = *log;
 }
 
-void svq_relay_set_guest(struct svq_relay *relay, const struct svq_split_mem *guest,
+void svq_relay_set_guest(struct svq_relay *relay, const struct svq_vring *guest,
                          struct svq_map *map)
 {
     svq_map_ref(map);
     svq_map_unref(relay->map);
     relay->map = map;
     relay->inflight.hint = 0;
-    relay->guest.desc = guest->desc;
-    relay->guest.avail = guest->avail;
-    relay->guest.used = guest->used;
+    if (relay->guest.is_packed) {
+        relay->guest.packed.desc = guest->desc;
+        relay->guest.packed.driver = guest->driver;
+        relay->guest.packed.device = guest->device;
+    } else {
+        relay->guest.split.desc = guest->desc;
+        relay->guest.split.avail = guest->driver;
+        relay->guest.split.used = guest->device;
+    }
 }
 
-/* ---- What an operator sees
- * ------------------------------------------------------------------------ */
+/* ---- What an operator sees ------------------------------------------------------------------- */
 
 void svq_relay_count_kick(struct svq_relay *relay)
 {
@@ -395,13 +450,24 @@ enum svq_side svq_relay_fault(const struct svq_relay *relay, const char **reason
     return relay->fault_side;
 }
 
+static struct svq_ring_index index_of(const struct relay_ring *ring)
+{
+    if (!ring->is_packed)
+        return (struct svq_ring_index){.avail = ring->split.avail_idx,
+                                       .used = ring->split.used_idx};
+    return (struct svq_ring_index){
+        .avail = ring->packed.avail.idx,
+        .used = ring->packed.used.idx,
+        .avail_wrap = ring->packed.avail.wrap,
+        .used_wrap = ring->packed.used.wrap,
+    };
+}
+
 void svq_relay_state(const struct svq_relay *relay, struct svq_relay_state *state)
 {
     *state = (struct svq_relay_state){
-        .guest_avail = relay->guest.avail_idx,
-        .guest_used = relay->guest.used_idx,
-        .backend_avail = relay->backend.avail_idx,
-        .backend_used = relay->backend.used_idx,
+        .guest = index_of(&relay->guest),
+        .backend = index_of(&relay->backend),
         .in_flight = relay->inflight.count,
     };
 }

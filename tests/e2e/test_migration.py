@@ -2,10 +2,13 @@
 
 import pytest
 
+from peers import rings
+from peers.guest import vhost_net
 from peers.mask import Mask
-from peers.migration import DISK_MIB, Migrator
+from peers.migration import DISK_MIB, WORK, Migrator
 from peers.qmp import QmpError
 from peers.storage import StorageDaemon
+from peers.testpmd import Testpmd
 from peers.wait import wait_for
 
 NO_LOG = "Migration disabled: vhost lacks VHOST_F_LOG_ALL feature."
@@ -24,8 +27,8 @@ def storage_for_migration(bench, masked=False):
 class Path:
     """The two sockets QEMUs connect to, and the daemons behind them."""
 
-    def __init__(self, wire, storage, one_daemon=False, **options):
-        first, second = storage.sockets
+    def __init__(self, wire, sockets, one_daemon=False, **options):
+        first, second = sockets
         if one_daemon:
             both = wire({"a": first, "b": second}, **options)
             self.daemons = [both, both]
@@ -59,7 +62,7 @@ def test_ten_in_a_row(bench, wire, need, kernel, initramfs, direct, one_daemon):
     """Ten migrations, svqd logging; memory, device-written memory and disk are right after each."""
     need("qemu-storage-daemon", "qemu-utils")
     storage = storage_for_migration(bench)
-    path = Path(wire, storage, one_daemon, dirty_log="shadow")
+    path = Path(wire, storage.sockets, one_daemon, dirty_log="shadow")
     migrator = Migrator(bench, kernel, initramfs, path.sockets, storage)
     migrate_in_a_row(migrator, 10)
     if not direct:
@@ -87,7 +90,7 @@ def test_backend_cannot_log(bench, wire, need, kernel, initramfs, direct):
     refused.guest.quit()
     if direct:
         return
-    path = Path(wire, storage)
+    path = Path(wire, storage.sockets)
     migrator = Migrator(bench, kernel, initramfs, path.sockets, storage)
     migrate_in_a_row(migrator, 2)
     migrator.guest.quit()
@@ -99,7 +102,7 @@ def test_backend_logs(bench, wire, need, kernel, initramfs):
     """dirty-log=auto and a back-end that logs: pass-through all the way."""
     need("qemu-storage-daemon", "qemu-utils")
     storage = storage_for_migration(bench)
-    path = Path(wire, storage)
+    path = Path(wire, storage.sockets)
     migrator = Migrator(bench, kernel, initramfs, path.sockets, storage)
     migrate_in_a_row(migrator, 2)
     assert [path.device(number)["switches"] for number in (0, 1)] == [0, 0]
@@ -112,7 +115,7 @@ def test_always_shadowed(bench, wire, need, kernel, initramfs):
     """shadow=on: shadowed from the firmware's first request and through two migrations."""
     need("qemu-storage-daemon", "qemu-utils")
     storage = storage_for_migration(bench)
-    path = Path(wire, storage, shadow="on", dirty_log="shadow")
+    path = Path(wire, storage.sockets, shadow="on", dirty_log="shadow")
     migrator = Migrator(bench, kernel, initramfs, path.sockets, storage)
     for number in range(2):
         assert path.device(number)["mode"] == "shadow"
@@ -126,7 +129,7 @@ def test_cancelled(bench, wire, need, kernel, initramfs, direct):
     """A migration called off goes back to pass-through, I/O goes on, and the next one works."""
     need("qemu-storage-daemon", "qemu-utils")
     storage = storage_for_migration(bench)
-    path = Path(wire, storage, dirty_log="shadow")
+    path = Path(wire, storage.sockets, dirty_log="shadow")
     migrator = Migrator(bench, kernel, initramfs, path.sockets, storage)
     for _ in range(3):
         migrator.start_work()
@@ -146,6 +149,85 @@ def test_cancelled(bench, wire, need, kernel, initramfs, direct):
         migrator._started -= 1  # the same socket for the next attempt's target
     migrator.guest.qmp.execute("migrate-set-parameters", max_bandwidth=128 << 20)
     migrate_in_a_row(migrator, 1)
+    migrator.guest.quit()
+    path.check()
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["logs", "cannot-log"])
+@pytest.mark.timeout(600)
+def test_packed_disk(bench, wire, need, kernel, initramfs, direct, masked):
+    """The guest's rings are packed, which its back-end does not know: shadowed all the way."""
+    need("qemu-storage-daemon", "qemu-utils")
+    if direct and masked:
+        pytest.skip("QEMU does not migrate a device that cannot log")
+    storage = storage_for_migration(bench, masked)
+    path = Path(wire, storage.sockets, offer="packed")
+    migrator = Migrator(bench, kernel, initramfs, path.sockets, storage, packed=True, addr="0x10")
+    for number in range(4):
+        if not direct:
+            assert migrator.guest.acked_features(0x10) & rings.PACKED
+            check_added_packed(path.device(number))
+        migrate_in_a_row(migrator, 1)
+    migrator.guest.quit()
+    path.check()
+
+
+def check_added_packed(device):
+    """A device whose guest has packed rings and whose back-end has not."""
+    assert device["mode"] == "shadow" and device["switches"] == 0, device
+    assert not device["pass-through"]["possible"], device
+    formats = {(q["guest"]["format"], q["backend"]["format"]) for q in device["queues"]}
+    assert formats == {("packed", "split")}, device
+
+
+class NetMigrator(Migrator):
+    """A guest that pings while it moves. What the back-end holds at that moment may be lost."""
+
+    LOSSES = 8
+
+    def start_work(self):
+        self.guest.run(
+            "ip addr replace 10.77.0.2/24 dev eth0 && ip link set eth0 up && "
+            "arp -s 10.77.0.1 56:48:4f:53:54:00"
+        )
+        self.guest.start("pings", f"pinger 10.77.0.1 1400 5 {self.LOSSES}")
+        self.guest.start("memory", WORK["memory"])
+        wait_for(lambda: self.guest.progress("pings")[1] > 20, "replies arrive", 60, 0.1)
+
+    def check_work(self):
+        before = self.guest.progress("pings")[1]
+        wait_for(lambda: self.guest.progress("pings")[1] > before + 20, "replies still arrive")
+        self.guest.finish("pinger", "pings")
+        self.guest.finish("churn", "memory")
+        self.guest.assert_no_trouble()
+
+
+@pytest.mark.parametrize("backend", ["all", "split"])
+@pytest.mark.timeout(600)
+def test_packed_network(bench, wire, need, kernel, initramfs, direct, backend):
+    """Packed rings before a back-end that has them, shadowed while the guest moves; and before one
+    that has not, always shadowed."""
+    need("dpdk-testpmd", "dpdk-dev")
+    sockets = [bench.path(f"net{number}.sock") for number in (0, 1)]
+    ports = [f"eth_vhost{number},iface={path}" for number, path in enumerate(sockets)]
+    Testpmd(bench, "testpmd", ports, "icmpecho", patient=True)
+    options = {"dirty_log": "shadow"}
+    if backend == "split":
+        masks = [Mask(bench, s, f"mask{n}", rings.PACKED) for n, s in enumerate(sockets)]
+        sockets = [mask.socket for mask in masks]
+        options["offer"] = "packed"
+    path = Path(wire, sockets, **options)
+    migrator = NetMigrator(
+        bench, kernel, initramfs, path.sockets, device=vhost_net, pairs=1, packed=True, addr="0x10"
+    )
+    bound = backend == "split"
+    for number in range(4):
+        if not direct:
+            assert migrator.guest.acked_features(0x10) & rings.PACKED
+            migrator.start_work()
+            migrator.check_work()
+            assert path.device(number)["mode"] == ("shadow" if bound else "pass-through")
+        migrate_in_a_row(migrator, 1)
     migrator.guest.quit()
     path.check()
 

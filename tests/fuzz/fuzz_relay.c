@@ -1,30 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A relay between a guest and a back-end that both write what they like, in between any two calls.
- * Whatever they do: it touches nothing beside the rings (each part of a ring is an allocation of
- * its own, for AddressSanitizer to see), writes nothing but what is its to write, completes only
- * what is outstanding, and stays stopped after a fault.
+ * A relay of any configuration between a guest and a back-end that both write what they like, in
+ * between any two calls. Whatever they do: it touches nothing beside the rings, writes nothing but
+ * what is its to write, completes only what is outstanding, in the order it must, and stays stopped
+ * after a fault; see relay_stage.c.
  */
-#include <stdbool.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include "relay_stage.h"
 
-#include <shadowvq/relay.h>
-#include <shadowvq/vhost_user.h>
-
-#include "fuzz.h"
-#include "kit/split.h"
-
-#define GPA     UINT64_C(0x10000)
-#define SIZE    0x4000u
-#define MAX_NUM 64u
 #define MAX_OPS 300u
-
-/* The dirty log lies in the middle of a page that is full of a pattern. */
-#define LOG_OFFSET 100u
-#define LOG_SIZE   ((GPA + SIZE) / 4096 / 8 + 1)
-#define LOG_END    (LOG_OFFSET + LOG_SIZE)
 
 enum op {
     OP_POLL,
@@ -34,393 +17,430 @@ enum op {
     OP_GO,
     OP_LOG,
     OP_NO_LOG,
-    OP_DRAINED,
-    OP_DETACH,
-    OP_GUEST_DESC,
+    OP_STOPPED,
+    OP_TOGGLE,
+    OP_MOVE,
     OP_GUEST_CHAIN,
-    OP_GUEST_AVAIL,
     OP_GUEST_TABLE,
+    OP_GUEST_DESC,
+    OP_GUEST_OFFER,
     OP_GUEST_WORD,
+    OP_GUEST_BYTES,
     OP_BACKEND_COMPLETE,
     OP_BACKEND_USED,
     OP_BACKEND_WORD,
+    OP_BACKEND_BYTES,
     OP_TURN,
     OP_COUNT
 };
 
-struct stage {
-    struct fuzz_input in;
-    unsigned num;
-    struct kit_split guest;
-    struct kit_split shadow;
-    struct svq_relay *relay;
-    uint64_t guest_used_total;
-    /* What is out, by head: from what the shadow ring was seen to say right after a poll. */
-    bool out[MAX_NUM];
-    unsigned out_count;
-    uint16_t seen_avail;
-    bool faulted;
-};
-
-static struct kit_memory memory;
-static uint8_t before[SIZE];
-static int log_file = -1;
-static uint8_t *log_bytes;
-static uint8_t pattern[4096];
-
-static void once(void)
+static uint8_t byte(struct stage *s)
 {
-    if (log_file >= 0)
-        return;
-    kit_memory_init(&memory, GPA, SIZE);
-    log_file = kit_file(4096);
-    log_bytes = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, log_file, 0);
-    kit_require(log_bytes != MAP_FAILED);
-    memset(pattern, 0x5a, sizeof(pattern));
+    return (uint8_t)fuzz_number(&s->in, 1);
 }
-
-static void new_ring(struct kit_split *ring, unsigned num)
-{
-    kit_split_at(ring, num, malloc(svq_split_desc_size(num)), malloc(svq_split_avail_size(num)),
-                 malloc(svq_split_used_size(num)));
-    kit_require(ring->desc && ring->avail && ring->used);
-    memset(ring->desc, 0, svq_split_desc_size(num));
-    memset(ring->avail, 0, svq_split_avail_size(num));
-    memset(ring->used, 0, svq_split_used_size(num));
-}
-
-static void free_ring(struct kit_split *ring)
-{
-    free(ring->desc);
-    free(ring->avail);
-    free(ring->used);
-}
-
-/* ---- What must hold ------------------------------------------------------------------------ */
-
-/* Everything but the used ring and, in guest memory, nothing at all. */
-struct copy {
-    struct kit_desc desc[MAX_NUM];
-    uint16_t avail[3 + MAX_NUM];
-    struct svq_relay_state state;
-    struct svq_relay_stats stats;
-};
-
-static void take_copy(const struct stage *s, struct copy *copy)
-{
-    memset(copy, 0, sizeof(*copy));
-    memcpy(copy->desc, s->guest.desc, svq_split_desc_size(s->num));
-    memcpy(copy->avail, s->guest.avail, svq_split_avail_size(s->num));
-    memcpy(before, memory.bytes, SIZE);
-    svq_relay_state(s->relay, &copy->state);
-    svq_relay_stats(s->relay, &copy->stats);
-}
-
-static void check_memory(const struct stage *s, const struct copy *copy)
-{
-    fuzz_check(!memcmp(copy->desc, s->guest.desc, svq_split_desc_size(s->num)));
-    fuzz_check(!memcmp(copy->avail, s->guest.avail, svq_split_avail_size(s->num)));
-    fuzz_check(!memcmp(before, memory.bytes, SIZE));
-    fuzz_check(!memcmp(log_bytes, pattern, LOG_OFFSET));
-    fuzz_check(!memcmp(log_bytes + LOG_END, pattern, 4096 - LOG_END));
-}
-
-/* Completions were outstanding; new chains were not; never more than the ring holds. */
-static void check_movement(struct stage *s, const struct copy *copy)
-{
-    struct svq_relay_state now;
-    struct svq_relay_stats stats;
-    uint16_t moved;
-
-    svq_relay_state(s->relay, &now);
-    svq_relay_stats(s->relay, &stats);
-    moved = (uint16_t)(now.guest_used - copy->state.guest_used);
-    fuzz_check(stats.chains - copy->stats.chains == moved);
-    fuzz_check(moved <= s->out_count);
-    for (uint16_t i = copy->state.guest_used; i != now.guest_used; i++) {
-        uint32_t id = s->guest.used->ring[i & (s->num - 1)].id;
-
-        fuzz_check(id < s->num && s->out[id]);
-        s->out[id] = false;
-        s->out_count--;
-    }
-    if (moved)
-        fuzz_check(s->guest.used->idx == now.guest_used);
-    for (uint16_t i = copy->state.backend_avail; i != now.backend_avail; i++) {
-        uint16_t id = s->shadow.avail->ring[i & (s->num - 1)];
-
-        fuzz_check(id < s->num && !s->out[id]);
-        s->out[id] = true;
-        s->out_count++;
-    }
-    if (now.backend_avail != copy->state.backend_avail)
-        fuzz_check(s->shadow.avail->idx == now.backend_avail);
-    fuzz_check(now.in_flight == s->out_count && now.in_flight <= s->num);
-    s->seen_avail = now.backend_avail;
-}
-
-static void check_fault(struct stage *s, const struct copy *copy, unsigned bits)
-{
-    struct svq_relay_state now;
-    const char *reason = "";
-    enum svq_side side = svq_relay_fault(s->relay, &reason);
-
-    fuzz_check((side == SVQ_SIDE_NONE) == (reason == NULL));
-    fuzz_check(!(bits & SVQ_RELAY_FAULT) || side != SVQ_SIDE_NONE);
-    if (s->faulted) {
-        svq_relay_state(s->relay, &now);
-        fuzz_check(!memcmp(&now, &copy->state, sizeof(now)));
-        fuzz_check(!(bits & ~SVQ_RELAY_FAULT));
-    }
-    s->faulted = side != SVQ_SIDE_NONE;
-}
-
-static void poll_once(struct stage *s)
-{
-    struct copy copy;
-    unsigned bits;
-
-    take_copy(s, &copy);
-    bits = svq_relay_poll(s->relay);
-    check_memory(s, &copy);
-    check_movement(s, &copy);
-    check_fault(s, &copy, bits);
-}
-
-/* ---- What may happen ------------------------------------------------------------------------ */
 
 /* Any number, but mostly one that makes sense. */
-static uint64_t read_gpa(struct fuzz_input *in)
+static uint64_t read_gpa(struct stage *s)
 {
-    uint16_t value = (uint16_t)fuzz_number(in, 2);
+    uint16_t value = (uint16_t)fuzz_number(&s->in, 2);
 
-    return value & 0x8000 ? fuzz_number(in, 8) : GPA + value % (SIZE + 64);
+    return value & 0x8000 ? fuzz_number(&s->in, 8) : STAGE_GPA + value % (STAGE_SIZE + 64);
 }
 
-static struct kit_desc read_desc(struct stage *s)
+static bool packed(const struct kit_ring *ring)
 {
-    struct kit_desc desc;
-    uint8_t kind = (uint8_t)fuzz_number(&s->in, 1);
-
-    desc.addr = read_gpa(&s->in);
-    desc.len = (uint32_t)(kind & 0x80 ? fuzz_number(&s->in, 4) : fuzz_number(&s->in, 1));
-    desc.flags = (uint16_t)(kind & 0x40 ? fuzz_number(&s->in, 2) : kind & 7);
-    desc.next = (uint16_t)(kind & 0x20 ? fuzz_number(&s->in, 2) : fuzz_number(&s->in, 1) % s->num);
-    if (desc.flags & KIT_F_INDIRECT && !(kind & 0x10))
-        desc.len &= ~15u;
-    return desc;
+    return ring->format == SVQ_RING_PACKED;
 }
 
+/* ---- The guest ------------------------------------------------------------------------------- */
+
+/* Both formats' descriptors are 16 bytes: address, length, and flags here or there. */
+static void write_desc(struct stage *s, void *at, uint64_t addr, uint32_t len, uint16_t flags,
+                       uint16_t rest)
+{
+    if (packed(&s->guest))
+        *(struct kit_pdesc *)at = (struct kit_pdesc){addr, len, rest, flags};
+    else
+        *(struct kit_desc *)at = (struct kit_desc){addr, len, flags, rest};
+}
+
+static void write_any_desc(struct stage *s, void *at)
+{
+    uint8_t kind = byte(s);
+    uint64_t addr = read_gpa(s);
+    uint32_t len = (uint32_t)(kind & 0x80 ? fuzz_number(&s->in, 4) : byte(s));
+    uint16_t flags = (uint16_t)(kind & 0x40 ? fuzz_number(&s->in, 2) : kind & 7);
+    uint16_t rest = (uint16_t)(kind & 0x20 ? fuzz_number(&s->in, 2) : byte(s) % s->guest.num);
+
+    if (flags & KIT_F_INDIRECT && !(kind & 0x10))
+        len &= ~15u;
+    if (packed(&s->guest) && !(kind & 0x08))
+        flags |= kit_avail_flags(s->next.wrap);
+    write_desc(s, at, addr, len, flags, rest);
+}
+
+/* The next entry of the available ring, or the next descriptor. */
 static void offer(struct stage *s, uint16_t head)
 {
-    s->guest.avail->ring[s->guest.avail->idx & (s->num - 1)] = head;
-    s->guest.avail->idx++;
+    struct kit_avail *avail = s->guest.split.avail;
+
+    if (packed(&s->guest)) {
+        struct kit_pdesc *desc = &s->guest.packed.desc[s->next.off];
+
+        desc->flags &= (uint16_t) ~(KIT_P_AVAIL | KIT_P_USED);
+        desc->flags |= kit_avail_flags(s->next.wrap);
+        kit_place_move(&s->next, s->guest.num, 1);
+        return;
+    }
+    avail->ring[avail->idx & (s->guest.num - 1)] = head;
+    avail->idx++;
+}
+
+/*
+ * A good chain, for depth: some direct descriptors, then perhaps a table at any place of guest
+ * memory, filled or as it is.
+ */
+static void offer_chain(struct stage *s, bool table)
+{
+    unsigned at = byte(s) % s->guest.num, how = byte(s), direct = how % 4 + !table;
+    unsigned entries = table ? 1 + how / 4 % 16 : 0, num = s->guest.num;
+    struct kit_place place = s->next;
+    uint64_t gpa = STAGE_GPA + byte(s) % 31 * 256;
+    uint8_t id = byte(s);
+
+    if (direct + table > num)
+        direct = num - table;
+    if (how & 0x40)
+        entries *= 16;
+    if (16 * entries > STAGE_GPA + STAGE_SIZE - gpa)
+        entries = (unsigned)(STAGE_GPA + STAGE_SIZE - gpa) / 16;
+    for (unsigned i = 0; i < direct + table; i++) {
+        bool last = i + 1 == direct + table, indirect = table && last;
+        uint16_t flags = (uint16_t)((last ? 0 : KIT_F_NEXT) | (indirect ? KIT_F_INDIRECT : 0) |
+                                    (i >= 2 ? KIT_F_WRITE : 0));
+        uint64_t addr = indirect ? gpa : STAGE_GPA + id * 16u;
+        uint32_t len = indirect ? 16 * entries : 64;
+
+        if (packed(&s->guest)) {
+            flags |= kit_avail_flags(place.wrap);
+            write_desc(s, &s->guest.packed.desc[place.off], addr, len, flags, id);
+            kit_place_move(&place, num, 1);
+        } else {
+            write_desc(s, &s->guest.split.desc[(at + i) % num], addr, len, flags,
+                       (uint16_t)((at + i + 1) % num));
+        }
+    }
+    for (unsigned i = 0; i < entries && how & 0x80; i++)
+        write_desc(s, (uint8_t *)kit_memory_at(&stage_memory, gpa, 16 * entries) + 16 * i,
+                   STAGE_GPA + 16 * i, i,
+                   (uint16_t)((i + 1 < entries ? KIT_F_NEXT : 0) |
+                              (i >= 2 || direct > 2 ? KIT_F_WRITE : 0)),
+                   (uint16_t)(i + 1));
+    if (packed(&s->guest))
+        s->next = place;
+    else
+        offer(s, (uint16_t)at);
+}
+
+/* Any word that the guest has in the areas beside its descriptors. */
+static void guest_word(struct stage *s)
+{
+    uint8_t at = byte(s);
+    uint16_t value = (uint16_t)fuzz_number(&s->in, 2);
+
+    if (packed(&s->guest)) {
+        struct kit_event *event = at & 1 ? s->guest.packed.driver : s->guest.packed.device;
+
+        *event = (struct kit_event){value, (uint16_t)(at >> 1 & (at & 0x80 ? 0x3f : 3))};
+    } else if (at & 1) {
+        s->guest.split.avail->flags = value;
+    } else if (at & 2) {
+        s->guest.split.avail->idx += value;
+    } else if (at & 4) {
+        *kit_used_event(&s->guest) = value;
+    } else {
+        s->guest.split.used->idx = value;
+    }
+}
+
+/* Bytes anywhere in one of the three areas of a ring. */
+static void any_bytes(struct stage *s, const struct kit_ring *ring)
+{
+    uint8_t what = byte(s), len = what >> 2 & 15;
+    uint8_t *areas[3] = {ring->at.desc, ring->at.driver, ring->at.device};
+    size_t sizes[3] = {kit_desc_bytes(ring->num), kit_driver_bytes(ring->format, ring->num),
+                       kit_device_bytes(ring->format, ring->num)};
+    size_t area = what % 3, at = (size_t)fuzz_number(&s->in, 2) % sizes[area];
+
+    fuzz_bytes(&s->in, areas[area] + at, len < sizes[area] - at ? len : sizes[area] - at);
 }
 
 static void guest_acts(struct stage *s, enum op op)
 {
-    uint16_t at = (uint16_t)fuzz_number(&s->in, 1);
-    unsigned count;
-
     switch (op) {
-    case OP_GUEST_DESC:
-        s->guest.desc[at % s->num] = read_desc(s);
-        break;
-    case OP_GUEST_CHAIN: /* a good one, for depth */
-        count = 1 + fuzz_number(&s->in, 1) % 4;
-        for (unsigned i = 0; i < count; i++)
-            s->guest.desc[(at + i) % s->num] = (struct kit_desc){
-                GPA + fuzz_number(&s->in, 1) * 16, 64,
-                (uint16_t)((i + 1 < count ? KIT_F_NEXT : 0) | (i >= count / 2 ? KIT_F_WRITE : 0)),
-                (uint16_t)((at + i + 1) % s->num)};
-        offer(s, at % s->num);
-        break;
-    case OP_GUEST_AVAIL:
-        offer(s, at);
+    case OP_GUEST_CHAIN:
+        offer_chain(s, false);
         break;
     case OP_GUEST_TABLE:
-        ((struct kit_desc *)memory.bytes)[at] = read_desc(s);
+        offer_chain(s, true);
         break;
-    default: /* any word of the driver's area or of the used ring */
-        if (at & 1)
-            s->guest.avail->flags = (uint16_t)fuzz_number(&s->in, 2);
-        else if (at & 2)
-            s->guest.avail->idx += (uint16_t)fuzz_number(&s->in, 2);
-        else if (at & 4)
-            *kit_used_event(&s->guest) = (uint16_t)fuzz_number(&s->in, 2);
+    case OP_GUEST_DESC: /* in the ring, or in a table */
+        if (byte(s) & 0x80)
+            write_any_desc(s, stage_memory.bytes + byte(s) * 16);
         else
-            s->guest.used->idx = (uint16_t)fuzz_number(&s->in, 2);
+            write_any_desc(s, (struct kit_desc *)s->guest.at.desc + byte(s) % s->guest.num);
+        break;
+    case OP_GUEST_OFFER:
+        offer(s, byte(s));
+        break;
+    case OP_GUEST_WORD:
+        guest_word(s);
+        break;
+    default:
+        any_bytes(s, &s->guest);
+    }
+}
+
+/* ---- The back-end ---------------------------------------------------------------------------- */
+
+static void use(struct stage *s, uint32_t id, uint32_t len, unsigned forth)
+{
+    struct kit_used *used = s->shadow.split.used;
+    struct kit_pdesc *desc = &s->shadow.packed.desc[s->completed.off];
+
+    if (packed(&s->shadow)) {
+        *desc = (struct kit_pdesc){0, len, (uint16_t)id,
+                                   (uint16_t)(KIT_P_WRITE | kit_used_flags(s->completed.wrap))};
+        kit_place_move(&s->completed, s->shadow.num, forth);
+    } else {
+        used->ring[(used->idx + forth - 1) & (s->shadow.num - 1)] = (struct kit_used_elem){id, len};
+        used->idx = (uint16_t)(used->idx + forth);
+    }
+}
+
+/* Something that is out: the i-th oldest; with IN_ORDER and all that are older. */
+static void complete(struct stage *s)
+{
+    bool in_order = s->config.backend.features & SVQ_BIT(SVQ_F_IN_ORDER);
+    unsigned i = byte(s), slots = 0, count = 0;
+    const struct stage_chain *chain;
+    uint32_t len = byte(s);
+
+    while (stage_with_backend(s, count))
+        count++;
+    if (!count)
+        return;
+    i %= count;
+    for (unsigned n = in_order ? 0 : i; n <= i; n++)
+        slots += packed(&s->shadow) ? stage_with_backend(s, n)->backend_slots : 1;
+    chain = stage_with_backend(s, i);
+    use(s, chain->backend_id, len, slots);
+}
+
+static void backend_word(struct stage *s)
+{
+    uint8_t at = byte(s);
+    uint16_t value = (uint16_t)fuzz_number(&s->in, 2);
+
+    if (packed(&s->shadow)) {
+        struct kit_event *event = at & 1 ? s->shadow.packed.device : s->shadow.packed.driver;
+
+        *event = (struct kit_event){value, (uint16_t)(at >> 1 & (at & 0x80 ? 0x3f : 3))};
+    } else if (at & 1) {
+        s->shadow.split.used->idx += value;
+    } else if (at & 2) {
+        s->shadow.split.used->flags = value;
+    } else if (at & 4) {
+        *kit_avail_event(&s->shadow) = value;
+    } else {
+        s->shadow.split.avail->idx = value;
     }
 }
 
 static void backend_acts(struct stage *s, enum op op)
 {
-    uint16_t at = (uint16_t)fuzz_number(&s->in, 1);
-    uint32_t id;
+    uint8_t id;
 
     switch (op) {
-    case OP_BACKEND_COMPLETE: /* something that is out, if anything is */
-        for (id = at % s->num; s->out_count && !s->out[id];)
-            id = (id + 1) % s->num;
-        break;
-    case OP_BACKEND_USED:
-        id = (uint32_t)(at & 0x80 ? fuzz_number(&s->in, 4) : at);
-        break;
-    default: /* any word of the shadow ring */
-        if (at & 1)
-            s->shadow.used->idx += (uint16_t)fuzz_number(&s->in, 1);
-        else if (at & 2)
-            s->shadow.used->flags = (uint16_t)fuzz_number(&s->in, 2);
-        else if (at & 4)
-            *kit_avail_event(&s->shadow) = (uint16_t)fuzz_number(&s->in, 2);
-        else if (at & 8)
-            s->shadow.avail->idx = (uint16_t)fuzz_number(&s->in, 2);
-        else
-            fuzz_bytes(&s->in, &s->shadow.desc[at / 16 % s->num], 16);
-        return;
-    }
-    s->shadow.used->ring[s->shadow.used->idx & (s->num - 1)] =
-        (struct kit_used_elem){id, (uint32_t)fuzz_number(&s->in, 2)};
-    s->shadow.used->idx++;
-}
-
-static void set_log(struct stage *s, bool on)
-{
-    uint8_t how = (uint8_t)fuzz_number(&s->in, 1);
-    uint64_t used = read_gpa(&s->in), size = 1 + how % LOG_SIZE;
-    struct svq_log *log = NULL;
-
-    if (on) {
-        kit_require(svq_log_new(log_file, size, LOG_OFFSET, &log) == 0);
-        memset(log_bytes + LOG_OFFSET, 0, LOG_SIZE);
-    }
-    svq_relay_set_log(s->relay, log, how & 0x80, used);
-    svq_log_unref(log);
-}
-
-/* Calls beside poll that may write suppression state, but move nothing. */
-static void control(struct stage *s, enum op op)
-{
-    struct copy copy;
-    struct svq_relay_state now;
-    int drained;
-
-    take_copy(s, &copy);
-    if (op == OP_ARM)
-        svq_relay_arm(s->relay);
-    else if (op == OP_DISARM)
-        svq_relay_disarm(s->relay);
-    else if (op == OP_DRAINED) {
-        drained = svq_relay_drained(s->relay, (uint16_t)fuzz_number(&s->in, 2));
-        fuzz_check(drained <= 1);
-    } else
-        svq_relay_hold(s->relay, op == OP_HOLD);
-    check_memory(s, &copy);
-    svq_relay_state(s->relay, &now);
-    fuzz_check(!memcmp(&now, &copy.state, sizeof(now)));
-    check_fault(s, &copy, 0);
-}
-
-/* Return: go on. */
-static bool act(struct stage *s)
-{
-    enum op op = fuzz_number(&s->in, 1) % OP_COUNT;
-
-    switch (op) {
-    case OP_POLL:
-    case OP_TURN:
-        poll_once(s);
-        break;
-    case OP_ARM:
-    case OP_DISARM:
-    case OP_HOLD:
-    case OP_GO:
-    case OP_DRAINED:
-        control(s, op);
-        break;
-    case OP_LOG:
-    case OP_NO_LOG:
-        set_log(s, op == OP_LOG);
-        break;
-    case OP_DETACH:
-        svq_relay_detach(s->relay);
-        return false;
     case OP_BACKEND_COMPLETE:
+        complete(s);
+        break;
     case OP_BACKEND_USED:
+        id = byte(s);
+        use(s, id & 0x80 ? (uint32_t)fuzz_number(&s->in, 4) : id, byte(s), 1);
+        break;
     case OP_BACKEND_WORD:
-        backend_acts(s, op);
+        backend_word(s);
         break;
     default:
-        guest_acts(s, op);
+        if (s->config.tables.size && byte(s) & 1)
+            fuzz_bytes(&s->in, (uint8_t *)s->config.tables.host + byte(s) * 16u, 16);
+        else
+            any_bytes(s, &s->shadow);
     }
-    return true;
+}
+
+/* ---- svqd ------------------------------------------------------------------------------------ */
+
+static void arm(struct stage *s)
+{
+    svq_relay_arm(s->relay);
+}
+
+static void disarm(struct stage *s)
+{
+    svq_relay_disarm(s->relay);
+}
+
+static void hold(struct stage *s)
+{
+    s->held = true;
+    svq_relay_hold(s->relay, true);
+}
+
+static void go(struct stage *s)
+{
+    s->held = false;
+    svq_relay_hold(s->relay, false);
+}
+
+/* What a back-end answers to GET_VRING_BASE: the truth, or anything. */
+static void stopped(struct stage *s)
+{
+    uint32_t base = (uint32_t)fuzz_number(&s->in, 4);
+    struct svq_relay_state state;
+    int drained;
+
+    if (base & 0x4000) {
+        svq_relay_state(s->relay, &state);
+        base = packed(&s->shadow) ? svq_packed_base(&state.backend) : state.backend.avail;
+    }
+    drained = svq_relay_drained(s->relay, base);
+    fuzz_check(drained <= 1);
+    base = svq_relay_resume_base(s->relay, base);
+    if (!packed(&s->shadow) && drained >= 0)
+        fuzz_check(base <= UINT16_MAX);
+}
+
+static void log_on(struct stage *s)
+{
+    uint8_t how = byte(s);
+    uint64_t desc = read_gpa(s), device = read_gpa(s);
+
+    stage_log(s, 1 + how % STAGE_LOG_MAX, how & 0x80, desc, device);
+}
+
+/* Off and on again. A ring that others took part in must do for any base that we make. */
+static void toggle(struct stage *s)
+{
+    stage_again(s, svq_relay_detach(s->relay));
+}
+
+static void act(struct stage *s)
+{
+    enum op op = byte(s) % OP_COUNT;
+
+    if (op >= OP_GUEST_CHAIN && op <= OP_GUEST_BYTES) {
+        guest_acts(s, op);
+    } else if (op >= OP_BACKEND_COMPLETE && op <= OP_BACKEND_BYTES) {
+        backend_acts(s, op);
+    } else if (op == OP_LOG) {
+        log_on(s);
+    } else if (op == OP_NO_LOG) {
+        stage_log(s, 0, false, 0, 0);
+    } else if (op == OP_TOGGLE) {
+        toggle(s);
+    } else if (op == OP_MOVE) {
+        stage_move_guest(s);
+    } else if (op == OP_POLL || op == OP_TURN) {
+        stage_poll(s);
+    } else {
+        stage_control(s, op == OP_ARM      ? arm
+                         : op == OP_DISARM ? disarm
+                         : op == OP_HOLD   ? hold
+                         : op == OP_GO     ? go
+                                           : stopped);
+    }
+}
+
+/* ---- Configurations -------------------------------------------------------------------------- */
+
+/* Four bits: which of the ring features. */
+static uint64_t features(unsigned bits)
+{
+    return (bits & 1 ? SVQ_BIT(SVQ_F_RING_PACKED) : 0) | (bits & 2 ? SVQ_BIT(SVQ_F_EVENT_IDX) : 0) |
+           (bits & 4 ? SVQ_BIT(SVQ_F_INDIRECT_DESC) : 0) | (bits & 8 ? SVQ_BIT(SVQ_F_IN_ORDER) : 0);
+}
+
+static void read_config(struct fuzz_input *in, struct svq_relay_config *config)
+{
+    uint8_t sides = (uint8_t)fuzz_number(in, 1), size = (uint8_t)fuzz_number(in, 1);
+    uint32_t base = (uint32_t)fuzz_number(in, 4);
+    enum svq_ring_format shadow;
+
+    memset(config, 0, sizeof(*config));
+    config->guest.features = features(sides & 15);
+    config->backend.features = features(sides >> 4);
+    config->guest.num = sides & 1 ? 1 + size % STAGE_NUM : 1u << size % 7;
+    shadow = svq_ring_format(config->backend.features);
+    config->backend.num = svq_relay_shadow_num(shadow, config->guest.num) << (size >> 7);
+    config->base = sides & 1 ? base : base & UINT16_MAX;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct stage s = {.in = {data, size}};
-    uint8_t how = (uint8_t)fuzz_number(&s.in, 1);
-    struct svq_relay_config config = {.base = (uint16_t)fuzz_number(&s.in, 2)};
+    struct svq_relay_config config;
 
-    once();
-    memset(memory.bytes, 0, SIZE);
-    memcpy(log_bytes, pattern, sizeof(pattern));
-    s.num = 1u << how % 7;
-    new_ring(&s.guest, s.num);
-    new_ring(&s.shadow, s.num);
-    s.guest.avail->idx = s.guest.used->idx = config.base;
-    config.num = s.num;
-    config.features = (how & 0x20 ? SVQ_BIT(SVQ_F_EVENT_IDX) : 0) |
-                      (how & 0x40 ? SVQ_BIT(SVQ_F_INDIRECT_DESC) : 0) |
-                      (how & 0x80 ? SVQ_BIT(SVQ_F_IN_ORDER) : 0);
-    config.guest = kit_split_mem(&s.guest);
-    config.backend = kit_split_mem(&s.shadow);
-    config.map = memory.map;
-    kit_require(svq_relay_new(&config, &s.relay) == 0);
-    for (unsigned ops = 0; ops < MAX_OPS && s.in.size && act(&s);)
-        ops++;
-    svq_relay_free(s.relay);
-    free_ring(&s.guest);
-    free_ring(&s.shadow);
+    read_config(&s.in, &config);
+    if (stage_open(&s, &config))
+        for (unsigned ops = 0; ops < MAX_OPS && s.in.size; ops++)
+            act(&s);
+    stage_close(&s);
     return 0;
 }
 
-/* ---- Seeds: some turns of ordinary traffic, each with other features
- * ----------------------------- */
+/* ---- Seeds: some turns of ordinary traffic for every pair of features -------------------------
+ */
+
+static size_t put(uint8_t *data, size_t at, const void *bytes, size_t len)
+{
+    memcpy(data + at, bytes, len);
+    return at + len;
+}
 
 size_t fuzz_seed(unsigned i, uint8_t data[FUZZ_MAX])
 {
-    size_t at = 0;
+    const uint8_t start[] = {(uint8_t)i, (uint8_t)(i * 37 | 4), 0xfe, 0xff, 0, 0};
+    const uint8_t packed_start[] = {(uint8_t)i, (uint8_t)(i * 37 | 4), 0, 0x80, 0, 0x80};
+    size_t at = put(data, 0, i & 1 ? packed_start : start, sizeof(start));
 
-    if (i >= 16)
+    if (i >= 256)
         return 0;
-    data[at++] = (uint8_t)(i << 5 | (i % 5 + 2));
-    data[at++] = 0xfe;
-    data[at++] = i & 8 ? 0xff : 0;
-    for (unsigned turn = 0; turn < 12; turn++) {
-        const uint8_t chain[] = {OP_GUEST_CHAIN, (uint8_t)(turn * 3), 2, 1, 2, 3};
-        const uint8_t table[] = {OP_GUEST_TABLE, 0, 2, 0x10, 0, 8, 0};
-        const uint8_t indirect[] = {OP_GUEST_DESC, 1, 4, 0, 0, 16, 0, OP_GUEST_AVAIL, 1};
-        const uint8_t rest[] = {OP_POLL, OP_BACKEND_COMPLETE, 0, 9, 0, OP_POLL, OP_ARM};
-        const uint8_t logs[] = {OP_LOG, 0x82, 0, 1};
+    for (unsigned turn = 0; turn < 14; turn++) {
+        const uint8_t chain[] = {OP_GUEST_CHAIN, (uint8_t)(turn * 5), (uint8_t)(turn % 4), 1, 3};
+        const uint8_t table[] = {OP_GUEST_TABLE, (uint8_t)(turn * 5 + 4),
+                                 (uint8_t)(0x80 | turn * 13), (uint8_t)turn, 5};
+        const uint8_t logs[] = {OP_LOG, 0x82, 0, 1, 0, 2};
+        const uint8_t rest[] = {OP_POLL, OP_BACKEND_COMPLETE, 1, 9, OP_POLL, OP_ARM};
+        const uint8_t most[] = {OP_BACKEND_COMPLETE, 0, 9, OP_POLL, OP_DISARM};
 
-        memcpy(data + at, chain, sizeof(chain));
-        at += sizeof(chain);
-        if (turn == 3 && i & 2) {
-            memcpy(data + at, table, sizeof(table));
-            memcpy(data + at + sizeof(table), indirect, sizeof(indirect));
-            at += sizeof(table) + sizeof(indirect);
-        }
-        if (turn == 5 && i & 1) {
-            memcpy(data + at, logs, sizeof(logs));
-            at += sizeof(logs);
-        }
-        memcpy(data + at, rest, sizeof(rest));
-        at += sizeof(rest);
+        at = put(data, at, chain, sizeof(chain));
+        if (i & 4 && turn % 2)
+            at = put(data, at, table, sizeof(table));
+        if (turn == 5 && i & 2)
+            at = put(data, at, logs, sizeof(logs));
+        at = put(data, at, rest, sizeof(rest));
+        if (turn % 3)
+            at = put(data, at, most, sizeof(most));
+        if (turn == 9)
+            data[at++] = OP_MOVE;
+        if (turn == 11)
+            data[at++] = OP_TOGGLE;
     }
-    data[at++] = OP_DRAINED;
-    data[at++] = 12;
-    data[at++] = 0;
-    data[at++] = OP_DETACH;
+    data[at++] = OP_HOLD;
+    data[at++] = OP_STOPPED;
+    at = put(data, at, "\0\x40\0\0", 4);
+    data[at++] = OP_TOGGLE;
     return at;
 }

@@ -8,7 +8,7 @@
 
 #include "model.h"
 
-void backend_attach(struct world *w, bool shadow, uint16_t base)
+void backend_attach(struct world *w, bool shadow, uint32_t base)
 {
     struct backend *b = &w->backend;
 
@@ -26,8 +26,8 @@ static void check_taken(struct world *w, const struct chain *chain, const struct
     unsigned long long number = chain->number;
 
     model_check(w, chain->state == CHAIN_OFFERED, "chain %llu arrives twice", number);
-    model_check(w, (unsigned)count == chain->count, "chain %llu arrives with %d buffers", number,
-                count);
+    model_check(w, (unsigned)count == chain->count, "chain %llu arrives with %d buffers, not %u",
+                number, count, chain->count);
     for (int i = 0; i < count; i++) {
         const struct kit_buf *sent = &chain->bufs[i];
 
@@ -35,7 +35,7 @@ static void check_taken(struct world *w, const struct chain *chain, const struct
             w, bufs[i].gpa == sent->gpa && bufs[i].len == sent->len && bufs[i].write == sent->write,
             "chain %llu arrives with another buffer %d", number, i);
         if (!sent->write)
-            model_check(w, model_filled(w, sent, model_value(chain, (unsigned)i, false)),
+            model_check(w, chain_filled(w, chain, (unsigned)i, false),
                         "chain %llu arrives with other bytes", number);
     }
 }
@@ -49,10 +49,11 @@ static bool take_one(struct world *w)
     uint16_t id = 0;
     int count = b->device->ops->take(b->device, &id, bufs, MODEL_MAX_BUFS);
 
-    model_check(w, count >= 0, "the back-end's available ring is broken");
+    model_check(w, count >= 0, "the back-end's ring is broken: %s", b->device->broken);
     if (!count)
         return false;
     model_check(w, q->taken < q->offered, "a chain arrives that nobody offered");
+    model_check(w, !b->shadow || id < w->back.num, "the relay makes the id %u", id);
     chain = q->chains[q->taken++ & (q->room - 1)];
     check_taken(w, chain, bufs, count);
     chain->state = CHAIN_TAKEN;
@@ -69,7 +70,7 @@ static void finish(struct world *w, struct chain *chain, bool skipped, uint32_t 
 
     for (unsigned i = 0; i < chain->count; i++)
         if (chain->bufs[i].write)
-            model_fill(w, &chain->bufs[i], model_value(chain, i, true));
+            chain_fill(w, chain, i, true);
     chain->state = CHAIN_COMPLETED;
     chain->skipped = skipped;
     chain->expected = len < chain->writable ? len : (uint32_t)chain->writable;
@@ -92,34 +93,57 @@ static void remove_taken(struct backend *b, unsigned at, unsigned count)
     memmove(b->taken + at, b->taken + at + count, (b->taken_count - at) * sizeof(b->taken[0]));
 }
 
-static void complete_some(struct world *w)
+static void complete_one(struct world *w)
 {
     struct backend *b = &w->backend;
-    unsigned most = kit_percent(&w->rng, b->greedy_percent) ? b->taken_count : 4;
+    bool in_order = w->back.in_order;
+    unsigned at = in_order ? 0 : kit_below(&w->rng, b->taken_count), batch = 1;
+    struct chain *last;
+    uint32_t len;
 
-    for (unsigned n = kit_between(&w->rng, 1, most); n && b->taken_count; n--) {
-        unsigned at = w->in_order ? 0 : kit_below(&w->rng, b->taken_count);
-        unsigned batch = 1;
-        struct chain *last;
-        uint32_t len;
+    if (in_order && kit_percent(&w->rng, 50))
+        batch = kit_between(&w->rng, 1, b->taken_count);
+    if (!in_order && at < b->taken_count - 1 && b->taken_count > 64)
+        at = b->taken_count - 1 - at % 64; /* near the end: less to move */
+    last = b->taken[at + batch - 1];
+    len = pick_len(w, last);
+    for (unsigned i = 0; i + 1 < batch; i++)
+        finish(w, b->taken[at + i], true, 0);
+    finish(w, last, false, len);
+    b->device->ops->complete(b->device, last->id, len, batch);
+    remove_taken(b, at, batch);
+}
 
-        if (w->in_order && kit_percent(&w->rng, 50))
-            batch = kit_between(&w->rng, 1, b->taken_count);
-        if (!w->in_order && at < b->taken_count - 1 && b->taken_count > 64)
-            at = b->taken_count - 1 - at % 64; /* near the end: less to move */
-        last = b->taken[at + batch - 1];
-        len = pick_len(w, last);
-        for (unsigned i = 0; i + 1 < batch; i++)
-            finish(w, b->taken[at + i], true, 0);
-        finish(w, last, false, len);
-        b->device->ops->complete(b->device, last->id, len, batch);
-        remove_taken(b, at, batch);
-    }
+static void complete_some(struct world *w, unsigned most)
+{
+    struct backend *b = &w->backend;
+
+    for (unsigned n = kit_between(&w->rng, 1, most); n && b->taken_count; n--)
+        complete_one(w);
     if (b->device->ops->publish(b->device)) {
         w->totals->calls++;
         host_backend_calls(w);
     }
+    model_check(w, !b->device->broken, "the back-end's ring is broken: %s", b->device->broken);
 }
+
+uint32_t backend_stop(struct world *w)
+{
+    struct backend *b = &w->backend;
+    uint32_t base = b->device->ops->stop(b->device);
+
+    b->stopping = true;
+    if (!b->shadow || !kit_percent(&w->rng, 20))
+        return base;
+    /* As virtiofsd: the answer is from before its last chains, and by now it has completed all. */
+    for (unsigned most = kit_below(&w->rng, 8); most && take_one(w); most--)
+        ;
+    while (b->taken_count)
+        complete_some(w, b->taken_count);
+    return base;
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
 
 bool backend_step(struct world *w)
 {
@@ -127,7 +151,7 @@ bool backend_step(struct world *w)
     unsigned most;
 
     if (b->taken_count && kit_percent(&w->rng, 40)) {
-        complete_some(w);
+        complete_some(w, kit_percent(&w->rng, b->greedy_percent) ? b->taken_count : 4);
         return true;
     }
     if (b->stopping)
@@ -143,7 +167,7 @@ bool backend_step(struct world *w)
     }
     if (!w->quiescing && kit_percent(&w->rng, b->lazy_percent))
         return true;
-    most = kit_percent(&w->rng, b->greedy_percent) ? w->num : kit_between(&w->rng, 1, 3);
+    most = kit_percent(&w->rng, b->greedy_percent) ? w->back.num : kit_between(&w->rng, 1, 3);
     while (most && take_one(w))
         most--;
     if (!b->device->ops->pending(b->device) && kit_percent(&w->rng, 50)) {
@@ -155,11 +179,13 @@ bool backend_step(struct world *w)
 
 void backend_init(struct world *w)
 {
-    w->backend.taken = malloc(w->num * sizeof(w->backend.taken[0]));
-    kit_require(w->backend.taken != NULL);
-    w->backend.lazy_percent = kit_percent(&w->rng, 30) ? 90 : kit_below(&w->rng, 50);
-    w->backend.greedy_percent = kit_percent(&w->rng, 50) ? 2 : 30;
-    backend_attach(w, false, w->first);
+    struct backend *b = &w->backend;
+
+    b->taken = malloc(w->front.num * sizeof(b->taken[0]));
+    kit_require(b->taken != NULL);
+    b->lazy_percent = kit_percent(&w->rng, 30) ? 90 : kit_below(&w->rng, 50);
+    b->greedy_percent = kit_percent(&w->rng, 50) ? 2 : 30;
+    b->short_base = w->back.packed && kit_percent(&w->rng, 30);
 }
 
 void backend_free(struct world *w)

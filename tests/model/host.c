@@ -1,11 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * What svqd does around a relay, in one thread and at random moments: turns, arming and sleeping,
- * the switches, and the dirty log with a second opinion on every bit.
- */
-#include <stdlib.h>
-#include <string.h>
-
+/* What svqd does around a relay, in one thread and at random moments: turns, sleep, switches. */
 #include "model.h"
 
 void host_guest_kicks(struct world *w)
@@ -25,109 +19,6 @@ void host_backend_calls(struct world *w)
         w->guest.call = true;
 }
 
-/* ---- Dirty log ----------------------------------------------------------------------------- */
-
-static void expect_pages(struct world *w, uint64_t relayed)
-{
-    struct queue *q = &w->queue;
-
-    for (; relayed != q->relayed; relayed++) {
-        const struct chain *chain = q->completed[relayed & (q->room - 1)];
-
-        for (unsigned i = 0; i < chain->count; i++)
-            if (chain->bufs[i].write)
-                model_set_range(w->host.expected, chain->bufs[i].gpa, chain->bufs[i].len);
-        w->totals->logged_chains++;
-    }
-}
-
-/* The log of the buffers is exact; the log of the ring lies between what must and what may be. */
-static void check_log(struct world *w, struct ring_mark before)
-{
-    struct host *h = &w->host;
-    static uint8_t may[(MODEL_PAGES + 7) / 8];
-
-    if (h->log_used) {
-        memset(may, 0, RINGS_END_PAGE / 8);
-        rings_written(w, before, h->expected, may);
-    }
-    for (uint64_t page = RINGS_FIRST_PAGE; h->log_used && page < RINGS_END_PAGE; page++) {
-        bool marked = kit_log_test(&h->log, page);
-        bool must = h->expected[page / 8] & (1u << (page % 8));
-
-        model_check(w, marked || !must, "page 0x%llx of the ring is not logged",
-                    (unsigned long long)page);
-        if (marked && !must) {
-            model_check(w, may[page / 8] & (1u << (page % 8)),
-                        "page 0x%llx of the ring is logged without need", (unsigned long long)page);
-            model_set_page(h->expected, page);
-        }
-    }
-    if (!memcmp(h->expected, h->log.bits, h->log.size))
-        return;
-    for (uint64_t page = 0; page < MODEL_PAGES; page++) {
-        bool must = h->expected[page / 8] & (1u << (page % 8));
-
-        model_check(w, kit_log_test(&h->log, page) == must, "page 0x%llx is %s",
-                    (unsigned long long)page, must ? "not logged" : "logged without need");
-    }
-}
-
-static void drop_old_log(struct world *w)
-{
-    struct host *h = &w->host;
-
-    if (!h->has_old)
-        return;
-    model_check(w, !memcmp(h->old.bits, h->old_bits, h->old.size),
-                "a log is written to after it was swapped out");
-    kit_log_free(&h->old);
-    h->has_old = false;
-}
-
-static void stop_log(struct world *w)
-{
-    struct host *h = &w->host;
-
-    if (!h->logging)
-        return;
-    drop_old_log(w);
-    h->old = h->log;
-    memcpy(h->old_bits, h->old.bits, h->old.size);
-    h->has_old = true;
-    h->logging = false;
-}
-
-static void start_log(struct world *w)
-{
-    struct host *h = &w->host;
-
-    stop_log(w);
-    kit_log_init(&h->log, MODEL_PAGES);
-    memset(h->expected, 0, sizeof(h->expected));
-    h->logging = true;
-    h->log_used = kit_percent(&w->rng, 80);
-    svq_relay_set_log(h->relay, h->log.log, h->log_used, rings_log_address(w));
-}
-
-void host_change_log(struct world *w)
-{
-    struct host *h = &w->host;
-    unsigned draw = kit_below(&w->rng, 10);
-
-    if (h->phase != PHASE_SHADOW)
-        return;
-    if (h->logging && draw < 6) { /* the VMM harvests */
-        kit_log_clear(&h->log);
-        memset(h->expected, 0, sizeof(h->expected));
-    } else if (draw < 9) {
-        start_log(w);
-    } else if (h->logging) {
-        stop_log(w);
-        svq_relay_set_log(h->relay, NULL, false, 0);
-    }
-}
-
 void host_change_memory(struct world *w)
 {
     if (w->host.relay)
@@ -136,59 +27,80 @@ void host_change_memory(struct world *w)
 
 /* ---- Turns --------------------------------------------------------------------------------- */
 
-/* Whatever the relay did: has the guest got the completions in the back-end's order? */
-static void account(struct world *w, struct ring_mark before)
+/*
+ * The guest gets chains in the back-end's order; with IN_ORDER in its own, and none before the
+ * back-end has completed it.
+ */
+static void check_relayed(struct world *w, const struct chain *chain)
+{
+    struct queue *q = &w->queue;
+    const struct chain *next = w->front.in_order ? q->chains[q->relayed & (q->room - 1)]
+                                                 : q->completed[q->relayed & (q->room - 1)];
+
+    model_check(w, q->relayed < q->completed_count && chain->state == CHAIN_COMPLETED,
+                "the relay completes what nobody did");
+    model_check(w, chain == next, "the relay completes chain %llu before chain %llu",
+                (unsigned long long)chain->number, (unsigned long long)next->number);
+    if (chain != q->completed[q->relayed & (q->room - 1)])
+        w->totals->reorders++;
+}
+
+/* Whatever the relay did since rings_begin(): was it right? */
+static void account(struct world *w)
 {
     struct host *h = &w->host;
-    struct queue *q = &w->queue;
-    uint16_t moved = (uint16_t)(rings_mark(w).used - before.used);
-    uint64_t relayed = q->relayed;
     struct svq_relay_state state;
+    const struct chain *chain;
 
-    model_check(w, moved <= q->completed_count - relayed, "the relay completes what nobody did");
-    q->relayed += moved;
-    for (; relayed != q->relayed; relayed++)
-        h->bytes += q->completed[relayed & (q->room - 1)]->bytes;
+    while ((chain = rings_next(w)) != NULL) {
+        check_relayed(w, chain);
+        w->queue.relayed++;
+        h->bytes += chain->bytes;
+        log_expect(w, chain);
+    }
     svq_relay_state(h->relay, &state);
-    model_check(w, state.in_flight <= w->num, "%u chains in flight", state.in_flight);
-    model_check(w, state.guest_used == rings_mark(w).used, "guest_used is wrong");
-    if (!h->logging)
-        return;
-    expect_pages(w, q->relayed - moved);
-    check_log(w, before);
+    rings_check_state(w, &state);
+    log_check(w);
 }
 
 static unsigned turn(struct world *w)
 {
-    struct ring_mark before = rings_mark(w);
-    unsigned bits = svq_relay_poll(w->host.relay);
+    struct host *h = &w->host;
     const char *reason = NULL;
+    struct svq_relay_state state;
+    unsigned bits;
 
-    svq_relay_fault(w->host.relay, &reason);
+    rings_begin(w);
+    bits = svq_relay_poll(h->relay);
+    svq_relay_fault(h->relay, &reason);
     model_check(w, !(bits & SVQ_RELAY_FAULT), "fault: %s", reason);
     if (bits & SVQ_RELAY_KICK_BACKEND)
         w->backend.kick = true;
     if (bits & SVQ_RELAY_CALL_GUEST)
         w->guest.call = true;
-    account(w, before);
+    account(w);
+    svq_relay_state(h->relay, &state);
+    if (h->phase == PHASE_SHADOW && !(bits & SVQ_RELAY_BUSY) &&
+        w->queue.relayed + state.in_flight < w->queue.offered)
+        w->totals->waits++;
     return bits;
 }
 
 static bool arm(struct world *w)
 {
-    struct ring_mark before = rings_mark(w);
-    bool again = svq_relay_arm(w->host.relay);
+    bool again;
 
-    account(w, before);
+    rings_begin(w);
+    again = svq_relay_arm(w->host.relay);
+    account(w);
     return again;
 }
 
 static void disarm(struct world *w)
 {
-    struct ring_mark before = rings_mark(w);
-
+    rings_begin(w);
     svq_relay_disarm(w->host.relay);
-    account(w, before);
+    account(w);
 }
 
 static void wake_up(struct world *w)
@@ -224,6 +136,15 @@ static bool shadow_step(struct world *w)
 
 /* ---- Switches ------------------------------------------------------------------------------ */
 
+static enum next pick_next(struct world *w)
+{
+    unsigned draw = kit_below(&w->rng, 100);
+
+    if (draw < 15)
+        return NEXT_RESUMED;
+    return w->same && draw < 85 ? NEXT_DIRECT : NEXT_RENEWED;
+}
+
 void host_toggle(struct world *w)
 {
     struct host *h = &w->host;
@@ -232,42 +153,67 @@ void host_toggle(struct world *w)
         h->phase = PHASE_TO_SHADOW;
         w->backend.stopping = true;
     } else if (h->phase == PHASE_SHADOW) {
-        h->phase = PHASE_TO_DIRECT;
+        h->phase = PHASE_FROM_SHADOW;
+        h->next = pick_next(w);
         svq_relay_hold(h->relay, true);
         h->base_known = false;
     }
 }
 
 /* The guest-side index at which every chain before it has been taken, and no other. */
-static void check_base(struct world *w, uint16_t base)
+static void check_base(struct world *w, uint32_t base)
 {
-    model_check(w, base == (uint16_t)(w->first + w->queue.taken), "the hand-over is at %u, not %u",
-                base, (uint16_t)(w->first + w->queue.taken));
+    const struct queue *q = &w->queue;
+    uint16_t index = w->guest.driver->ops->next(w->guest.driver);
+    uint32_t right;
+
+    if (q->taken < q->offered)
+        index = q->chains[q->taken & (q->room - 1)]->start;
+    right = rings_base(w, index);
+    /* A device with bases of 16 bits; the rest is the same. */
+    if (w->backend.short_base && !w->host.relay)
+        base |= base << 16;
+    model_check(w, base == right, "the hand-over is at 0x%x, not 0x%x", base, right);
 }
 
-static bool to_shadow_step(struct world *w)
+/* The back-end waits for its first kick. */
+static void start_backend(struct world *w, uint32_t base)
+{
+    struct backend *b = &w->backend;
+
+    backend_attach(w, true, base);
+    b->awake = false;
+    b->device->ops->kicks(b->device, true);
+    b->kick = true;
+}
+
+static void start_shadow(struct world *w, uint32_t base)
 {
     struct host *h = &w->host;
-    struct backend *b = &w->backend;
-    uint16_t base;
 
-    if (b->taken_count)
-        return true; /* until used.idx has caught up with the base */
-    base = b->device->ops->stop(b->device);
-    check_base(w, base);
+    rings_skip(w);
     h->relay = rings_relay(w, base);
     h->relayed_before = w->queue.relayed = w->queue.completed_count;
     h->bytes = 0;
     h->hot = true;
     h->idle = false;
-    h->guest_kick = b->kick;
     h->backend_call = false;
-    b->kick = false;
-    backend_attach(w, true, 0);
-    b->awake = false; /* the first kick starts it */
-    b->device->ops->kicks(b->device, true);
-    b->kick = true;
+    start_backend(w, rings_shadow_start(w));
     h->phase = PHASE_SHADOW;
+}
+
+static bool to_shadow_step(struct world *w)
+{
+    struct backend *b = &w->backend;
+    uint32_t base;
+
+    if (b->taken_count)
+        return true; /* until the used index has caught up with the base */
+    base = backend_stop(w);
+    check_base(w, base);
+    w->host.guest_kick = b->kick;
+    b->kick = false;
+    start_shadow(w, base);
     w->totals->switches++;
     return true;
 }
@@ -283,22 +229,40 @@ static void check_stats(struct world *w)
                 (unsigned long long)stats.bytes);
 }
 
+/* The same back-end goes on with the same shadow. */
+static void resume_shadow(struct world *w)
+{
+    struct host *h = &w->host;
+
+    start_backend(w, svq_relay_resume_base(h->relay, h->base));
+    svq_relay_hold(h->relay, false);
+    h->hot = true;
+    h->idle = false;
+    h->phase = PHASE_SHADOW;
+    w->totals->resumptions++;
+}
+
 static void leave_shadow(struct world *w)
 {
     struct host *h = &w->host;
-    struct ring_mark before = rings_mark(w);
-    uint16_t base;
+    uint32_t base;
 
     if (kit_percent(&w->rng, 50))
         disarm(w);
-    before = rings_mark(w);
+    rings_begin(w);
     base = svq_relay_detach(h->relay);
-    account(w, before);
+    account(w);
     check_base(w, base);
     check_stats(w);
+    model_check(w, w->queue.relayed == w->queue.completed_count, "a completion was left behind");
     svq_relay_free(h->relay);
     h->relay = NULL;
-    stop_log(w);
+    log_stop(w);
+    if (h->next == NEXT_RENEWED) {
+        start_shadow(w, base);
+        w->totals->renewals++;
+        return;
+    }
     /* In its first turn the back-end finds what waits; the guest may have been called for. */
     backend_attach(w, false, base);
     w->backend.kick = true;
@@ -307,10 +271,9 @@ static void leave_shadow(struct world *w)
     w->totals->switches++;
 }
 
-static bool to_direct_step(struct world *w)
+static bool from_shadow_step(struct world *w)
 {
     struct host *h = &w->host;
-    struct backend *b = &w->backend;
     int drained;
 
     turn(w);
@@ -318,17 +281,20 @@ static bool to_direct_step(struct world *w)
         if (kit_percent(&w->rng, 50))
             return true;
         /* It answers at once; what it has taken it may complete before or after. */
-        h->base = b->device->ops->stop(b->device);
+        h->base = backend_stop(w);
         h->base_known = true;
-        b->stopping = true;
         return true;
     }
     drained = svq_relay_drained(h->relay, h->base);
-    model_check(w, drained >= 0, "drained() refuses base %u", h->base);
-    if (drained) {
-        model_check(w, !b->taken_count, "drained with %u chains in the back-end", b->taken_count);
+    model_check(w, drained >= 0, "drained() refuses base 0x%x", h->base);
+    if (!drained)
+        return true;
+    model_check(w, !w->backend.taken_count, "drained with %u chains in the back-end",
+                w->backend.taken_count);
+    if (h->next == NEXT_RESUMED)
+        resume_shadow(w);
+    else
         leave_shadow(w);
-    }
     return true;
 }
 
@@ -341,8 +307,8 @@ bool host_step(struct world *w)
         return to_shadow_step(w);
     case PHASE_SHADOW:
         return shadow_step(w);
-    case PHASE_TO_DIRECT:
-        return to_direct_step(w);
+    case PHASE_FROM_SHADOW:
+        return from_shadow_step(w);
     }
     return false;
 }
@@ -350,12 +316,15 @@ bool host_step(struct world *w)
 void host_init(struct world *w)
 {
     w->host.phase = PHASE_DIRECT;
+    if (w->same)
+        backend_attach(w, false, rings_base(w, w->first));
+    else
+        start_shadow(w, rings_base(w, w->first));
 }
 
 void host_free(struct world *w)
 {
-    stop_log(w);
-    drop_old_log(w);
+    log_free(w);
     if (w->host.relay) {
         check_stats(w);
         svq_relay_free(w->host.relay);

@@ -1,115 +1,264 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Ring formats: the rest of the model knows drivers and devices only. Split, for now. */
+/* Ring formats: the rest of the model knows drivers and devices only. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "kit/packed.h"
 #include "kit/split.h"
 #include "model.h"
 
-#define DESC  MODEL_GPA
-#define AVAIL (MODEL_GPA + 0x080000)
-#define USED  (MODEL_GPA + 0x0a0000)
+#define DESC   MODEL_GPA
+#define DRIVER (MODEL_GPA + 0x080000)
+#define DEVICE (MODEL_GPA + 0x0a0000)
 
+/* Where the back-end finds the relay's tables: no guest memory there. */
+#define TABLES (UINT64_C(1) << 44)
+
+/* The driver's ring in guest memory; the shadow's areas each in memory of their own, so that
+ * AddressSanitizer sees who leaves one. */
 struct rings {
-    struct kit_split guest;
-    struct kit_split shadow;
-    void *shadow_memory;
-    struct kit_split_driver driver;
-    struct kit_split_device device;
+    struct kit_ring guest;
+    struct kit_ring shadow;
+    struct svq_relay_tables tables;
+    struct kit_driver *driver;
+    struct kit_device *device;
+
+    /* Since rings_begin(). */
+    uint32_t suppression;
+    struct kit_seen *seen;
+    unsigned seen_count;
+    struct kit_place used; /* where the guest finds the next used entry; packed only */
 };
+
+static uint32_t suppression(const struct world *w)
+{
+    const struct kit_ring *ring = &w->rings->guest;
+    uint32_t word;
+
+    if (w->front.packed) {
+        memcpy(&word, ring->packed.device, sizeof(word));
+        return word;
+    }
+    return w->front.event_idx ? *kit_avail_event(ring) : ring->split.used->flags;
+}
+
+static void new_shadow(struct world *w)
+{
+    struct kit_ring *shadow = &w->rings->shadow;
+    const struct side *back = &w->back;
+
+    *shadow = kit_ring_at(back->format, back->num, malloc(kit_desc_bytes(back->num)),
+                          malloc(kit_driver_bytes(back->format, back->num)),
+                          malloc(kit_device_bytes(back->format, back->num)));
+    kit_require(shadow->at.desc && shadow->at.driver && shadow->at.device);
+    memset(shadow->at.desc, 0x5a, kit_desc_bytes(back->num));
+    memset(shadow->at.driver, 0x5a, kit_driver_bytes(back->format, back->num));
+    memset(shadow->at.device, 0x5a, kit_device_bytes(back->format, back->num));
+}
+
+static void free_shadow(struct world *w)
+{
+    free(w->rings->shadow.at.desc);
+    free(w->rings->shadow.at.driver);
+    free(w->rings->shadow.at.device);
+}
+
+static struct svq_relay_config config_of(const struct world *w, uint32_t base)
+{
+    return (struct svq_relay_config){
+        .guest = {w->front.num, w->front.features, w->rings->guest.at},
+        .backend = {w->back.num, w->back.features, w->rings->shadow.at},
+        .base = base,
+        .map = w->memory->map,
+        .tables = w->rings->tables,
+    };
+}
 
 void rings_init(struct world *w)
 {
     struct rings *r = calloc(1, sizeof(*r));
-    size_t desc = 16 * (size_t)w->num, avail = (6 + 2 * (size_t)w->num + 7) / 8 * 8;
-    char *shadow = malloc(desc + avail + kit_split_used_bytes(w->num));
+    const struct side *front = &w->front;
+    struct svq_relay_config config;
 
-    kit_require(r && shadow);
-    kit_split_at(&r->guest, w->num, kit_memory_at(w->memory, DESC, 16 * (uint64_t)w->num),
-                 kit_memory_at(w->memory, AVAIL, 6 + 2 * (uint64_t)w->num),
-                 kit_memory_at(w->memory, USED, kit_split_used_bytes(w->num)));
-    kit_split_at(&r->shadow, w->num, shadow, shadow + desc, shadow + desc + avail);
-    r->shadow_memory = shadow;
-    kit_split_driver_init(&r->driver, w->memory, &r->guest, w->features, w->first, &w->rng);
+    kit_require(r != NULL);
     w->rings = r;
-    w->guest.driver = &r->driver.driver;
+    r->guest = kit_ring_in(w->memory, front->format, front->num, DESC, DRIVER, DEVICE);
+    r->driver = kit_driver_new(w->memory, &r->guest, front->features, w->first, &w->rng);
+    w->guest.driver = r->driver;
+    r->seen = calloc(front->num, sizeof(*r->seen));
+    kit_require(r->seen != NULL);
+    r->used = kit_place_at(w->first);
+    new_shadow(w);
+    config = config_of(w, 0);
+    r->tables.addr = TABLES;
+    r->tables.size = svq_relay_tables_size(&config);
+    model_check(w, r->tables.size <= svq_relay_tables_max(front->num),
+                "tables of %zu bytes are more than the most", r->tables.size);
+    if (r->tables.size)
+        r->tables.host = malloc(r->tables.size);
+    kit_require(!r->tables.size || r->tables.host);
+    model_check(w, svq_relay_shadow_num(w->back.format, front->num) <= w->back.num,
+                "svq_relay_shadow_num() is too large");
 }
 
 void rings_free(struct world *w)
 {
-    w->rings->driver.driver.ops->free(&w->rings->driver.driver);
-    free(w->rings->shadow_memory);
+    kit_driver_free(w->rings->driver);
+    kit_device_free(w->rings->device);
+    free_shadow(w);
+    free(w->rings->tables.host);
+    free(w->rings->seen);
     free(w->rings);
 }
 
-struct kit_device *rings_device(struct world *w, bool shadow, uint16_t base)
+struct kit_device *rings_device(struct world *w, bool shadow, uint32_t base)
 {
     struct rings *r = w->rings;
 
-    kit_split_device_init(&r->device, w->memory->map, shadow ? &r->shadow : &r->guest, w->features,
-                          base);
-    return &r->device.device;
+    kit_device_free(r->device);
+    r->device =
+        kit_device_new(w->memory->map, shadow ? &r->shadow : &r->guest, w->back.features, base);
+    r->device->rng = &w->rng;
+    r->device->tables = r->tables;
+    /* Such chains are not what a packed ring's driver should make: then only if the guest does. */
+    r->device->mixed = w->front.packed;
+    r->device->short_base = w->backend.short_base;
+    return r->device;
 }
 
-struct svq_relay *rings_relay(struct world *w, uint16_t base)
+struct svq_relay *rings_relay(struct world *w, uint32_t base)
 {
-    struct svq_relay_config config = {
-        .num = w->num,
-        .features = w->features,
-        .guest = kit_split_mem(&w->rings->guest),
-        .backend = kit_split_mem(&w->rings->shadow),
-        .base = base,
-        .map = w->memory->map,
-    };
     struct svq_relay *relay = NULL;
-    int err = svq_relay_new(&config, &relay);
+    struct svq_relay_config config;
+    int err;
 
+    free_shadow(w);
+    new_shadow(w);
+    if (w->rings->tables.size)
+        memset(w->rings->tables.host, 0x5a, w->rings->tables.size);
+    config = config_of(w, base);
+    err = svq_relay_new(&config, &relay);
     model_check(w, err == 0, "svq_relay_new() returns %d", err);
+    w->rings->used = kit_place_at((uint16_t)base); /* everything is, up to there */
     return relay;
+}
+
+uint32_t rings_shadow_start(const struct world *w)
+{
+    return w->back.packed ? SVQ_PACKED_START : SVQ_SPLIT_START;
+}
+
+uint32_t rings_base(const struct world *w, uint16_t index)
+{
+    return w->front.packed ? (uint32_t)index << 16 | index : index;
 }
 
 void rings_remap(struct world *w, struct svq_relay *relay)
 {
     struct svq_region region = *svq_map_region(w->memory->map, 0);
-    struct svq_split_mem guest;
+    const struct side *front = &w->front;
+    struct svq_vring guest;
     struct svq_map *map = NULL;
 
     kit_require(svq_map_new(&region, 1, NULL, &map) == 0);
-    guest.desc = svq_map_gpa(map, DESC, svq_split_desc_size(w->num));
-    guest.avail = svq_map_gpa(map, AVAIL, svq_split_avail_size(w->num));
-    guest.used = svq_map_gpa(map, USED, svq_split_used_size(w->num));
-    kit_require(guest.desc && guest.avail && guest.used);
+    guest.desc = svq_map_gpa(map, DESC, svq_vring_desc_size(front->format, front->num));
+    guest.driver = svq_map_gpa(map, DRIVER, svq_vring_driver_size(front->format, front->num));
+    guest.device = svq_map_gpa(map, DEVICE, svq_vring_device_size(front->format, front->num));
+    kit_require(guest.desc && guest.driver && guest.device);
     svq_relay_set_guest(relay, &guest, map);
     svq_map_unref(map);
 }
 
-struct ring_mark rings_mark(const struct world *w)
+struct svq_relay_log rings_log(const struct world *w)
 {
-    const struct kit_split *ring = &w->rings->guest;
-
-    return (struct ring_mark){
-        .used = ring->used->idx,
-        .suppression = w->event_idx ? *kit_avail_event(ring) : ring->used->flags,
-    };
+    return (struct svq_relay_log){.log = w->host.log.log,
+                                  .ring = w->host.log_ring,
+                                  .desc_gpa = w->front.packed ? DESC : 0,
+                                  .device_gpa = DEVICE};
 }
 
-void rings_written(const struct world *w, struct ring_mark before, uint8_t *must, uint8_t *may)
-{
-    struct ring_mark now = rings_mark(w);
-    uint64_t event = USED + 4 + 8 * (uint64_t)w->num;
+/* ---- What the relay does ------------------------------------------------------------------- */
 
-    for (uint16_t i = before.used; i != now.used; i++)
-        model_set_range(must, USED + 4 + 8 * (uint64_t)(i & (w->num - 1)), 8);
-    if (now.used != before.used)
-        model_set_range(must, USED + 2, 2);
-    if (now.suppression != before.suppression)
-        model_set_range(must, w->event_idx ? event : USED, 2);
-    model_set_range(may, USED, 4);
+void rings_begin(struct world *w)
+{
+    w->rings->suppression = suppression(w);
+    w->rings->seen_count = 0;
+}
+
+static bool see(struct world *w, struct kit_seen *seen)
+{
+    struct rings *r = w->rings;
+    int result = r->driver->ops->peek(r->driver, seen);
+
+    model_check(w, result >= 0, "the guest's ring is broken: %s", r->driver->broken);
+    if (result && w->front.packed)
+        kit_place_move(&r->used, w->front.num, seen->slots);
+    return result;
+}
+
+struct chain *rings_next(struct world *w)
+{
+    struct rings *r = w->rings;
+    struct kit_seen *seen = &r->seen[r->seen_count];
+
+    if (r->seen_count == w->front.num || !see(w, seen))
+        return NULL;
+    model_check(w, seen->chains == 1, "a used entry of the relay completes %u chains",
+                seen->chains);
+    r->seen_count++;
+    return seen->token;
+}
+
+void rings_skip(struct world *w)
+{
+    struct kit_seen seen;
+
+    while (see(w, &seen))
+        ;
+}
+
+void rings_written(const struct world *w, uint8_t *must, uint8_t *may)
+{
+    const struct rings *r = w->rings;
+    bool changed = suppression(w) != r->suppression;
+    uint64_t event = DEVICE + 4 + 8 * (uint64_t)w->front.num;
+
+    for (unsigned i = 0; i < r->seen_count; i++) {
+        const struct kit_seen *seen = &r->seen[i];
+        unsigned slot = seen->slot;
+
+        if (!w->front.packed) {
+            model_set_range(must, DEVICE + 4 + 8 * (uint64_t)slot, 8);
+            continue;
+        }
+        model_set_range(must, DESC + 16 * (uint64_t)slot, 16);
+        /* The whole of a chain's range may be marked. */
+        for (unsigned n = 0; n < seen->slots; n++)
+            model_set_range(may, DESC + 16 * (uint64_t)((slot + n) % w->front.num), 16);
+    }
+    if (w->front.packed) {
+        if (changed)
+            model_set_range(must, DEVICE, 4);
+        model_set_range(may, DEVICE, 4);
+        return;
+    }
+    if (r->seen_count)
+        model_set_range(must, DEVICE + 2, 2);
+    if (changed)
+        model_set_range(must, w->front.event_idx ? event : DEVICE, 2);
+    model_set_range(may, DEVICE, 4);
     model_set_range(may, event, 2);
 }
 
-uint64_t rings_log_address(const struct world *w)
+void rings_check_state(const struct world *w, const struct svq_relay_state *state)
 {
-    (void)w;
-    return USED;
+    const struct rings *r = w->rings;
+    uint16_t used = w->front.packed ? r->used.off : r->guest.split.used->idx;
+
+    model_check(w, state->guest.used == used, "the state's guest.used is %u, not %u",
+                state->guest.used, used);
+    if (w->front.packed)
+        model_check(w, state->guest.used_wrap == r->used.wrap,
+                    "the state's guest.used_wrap is wrong");
+    model_check(w, state->in_flight <= w->front.num, "%u chains in flight", state->in_flight);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The engine with real threads and eventfds on all sides: nothing lost while everybody sleeps as
- * often as possible, changes under load, faults that stay where they happened.
+ * The engine with real threads and eventfds on all sides: changes under load, faults that stay
+ * where they happened, rest.
  */
 #include <poll.h>
 #include <setjmp.h>
@@ -13,6 +13,9 @@
 #include <cmocka.h>
 
 #include "kit/lane.h"
+
+/* The formats of a queue's two sides. */
+static const uint64_t formats[4][2] = {{0, 0}, {0, PACKED}, {PACKED, 0}, {PACKED, PACKED}};
 
 /* ---- Life ---------------------------------------------------------------------------------- */
 
@@ -40,7 +43,7 @@ static void test_lanes_spread_over_workers(void **state)
     (void)state;
     for (unsigned i = 0; i < 4; i++) {
         queue_init(&queues[i], 16, 0, 1);
-        queue_make_relay(&queues[i], QUEUE_BASE);
+        queue_make_relay(&queues[i], queues[i].base);
     }
     fds = kit_open_fds();
     for (unsigned i = 0; i < 4; i++) {
@@ -59,87 +62,6 @@ static void test_lanes_spread_over_workers(void **state)
     svq_engine_free(engine);
     for (unsigned i = 0; i < 4; i++)
         queue_free(&queues[i]);
-}
-
-/* ---- No lost wake-up ------------------------------------------------------------------------ */
-
-/* One chain at a time: everybody falls asleep in every round, many thousand times. */
-static void ping_pong(uint64_t features, unsigned poll_us, uint64_t rounds)
-{
-    struct svq_engine *engine = queue_new_engine(1, poll_us);
-    struct svq_relay_stats stats;
-    struct queue q;
-
-    queue_init(&q, 8, features, rounds / SLOWER);
-    q.guest.depth = 1;
-    queue_start_shadow(&q, engine, QUEUE_BASE, true);
-    traffic_guest_start(&q.guest);
-    traffic_guest_join(&q.guest);
-    queue_expect_clean(&q);
-    traffic_backend_stop(&q.backend);
-    stats = queue_drop_lane(&q);
-    assert_int_equal(stats.chains, rounds / SLOWER);
-    queue_free(&q);
-    svq_engine_free(engine);
-}
-
-static void test_ping_pong_flags(void **state)
-{
-    (void)state;
-    ping_pong(0, 0, 20000);
-}
-
-static void test_ping_pong_events(void **state)
-{
-    (void)state;
-    ping_pong(EVENT_IDX, 0, 20000);
-}
-
-static void test_ping_pong_with_polling(void **state)
-{
-    (void)state;
-    /* About as long as a round takes: sleeps and notifications keep crossing. */
-    ping_pong(EVENT_IDX, 10, 10000);
-    ping_pong(0, 20, 10000);
-}
-
-/* Many queues, deep and shallow, on fewer workers; completions in any order. */
-static void load(unsigned workers, unsigned poll_us, uint64_t chains)
-{
-    struct svq_engine *engine = queue_new_engine(workers, poll_us);
-    struct queue queues[3];
-
-    for (unsigned i = 0; i < 3; i++) {
-        queue_init(&queues[i], i ? 256 : 4, i & 1 ? EVENT_IDX : 0, chains / SLOWER);
-        queues[i].guest.seed = i;
-        queue_start_shadow(&queues[i], engine, QUEUE_BASE, i < 2);
-    }
-    for (unsigned i = 0; i < 3; i++)
-        traffic_guest_start(&queues[i].guest);
-    for (unsigned i = 0; i < 3; i++) {
-        struct svq_relay_stats stats;
-
-        traffic_guest_join(&queues[i].guest);
-        queue_expect_clean(&queues[i]);
-        traffic_backend_stop(&queues[i].backend);
-        stats = queue_drop_lane(&queues[i]);
-        assert_int_equal(stats.chains, chains / SLOWER);
-        assert_int_equal(stats.bytes, 24 * (chains / SLOWER));
-        queue_free(&queues[i]);
-    }
-    svq_engine_free(engine);
-}
-
-static void test_load_one_worker(void **state)
-{
-    (void)state;
-    load(1, 0, 50000);
-}
-
-static void test_load_two_workers(void **state)
-{
-    (void)state;
-    load(2, 50, 50000);
 }
 
 /* ---- Changes under load ---------------------------------------------------------------------- */
@@ -168,7 +90,7 @@ static void test_calls_run_on_the_worker(void **state)
 
     (void)state;
     queue_init(&q, 64, EVENT_IDX, 30000 / SLOWER);
-    queue_start_shadow(&q, engine, QUEUE_BASE, true);
+    queue_start_shadow(&q, engine, q.base, true);
     svq_lane_call(q.lane, look, &seen);
     assert_int_equal(seen.calls, 1); /* when it returns, it has run */
     first = seen.thread;
@@ -181,9 +103,9 @@ static void test_calls_run_on_the_worker(void **state)
         assert_int_equal(seen.calls, calls + 1);
         assert_true(pthread_equal(seen.thread, first));
         /* Between two turns: never in the middle of one. */
-        assert_int_equal((uint16_t)(seen.state.guest_avail - seen.state.guest_used),
+        assert_int_equal((uint16_t)(seen.state.guest.avail - seen.state.guest.used),
                          seen.state.in_flight);
-        assert_int_equal((uint16_t)(seen.state.backend_avail - seen.state.backend_used),
+        assert_int_equal((uint16_t)(seen.state.backend.avail - seen.state.backend.used),
                          seen.state.in_flight);
     }
     traffic_guest_join(&q.guest);
@@ -206,7 +128,7 @@ static void test_call_fd_changes(void **state)
     queue_init(&q, 16, 0, 20000 / SLOWER);
     q.guest.depth = 2;
     q.guest.call[1] = other;
-    queue_start_shadow(&q, engine, QUEUE_BASE, true);
+    queue_start_shadow(&q, engine, q.base, true);
     traffic_guest_start(&q.guest);
     for (unsigned i = 0; q.guest.done < q.guest.chains && !q.guest.stalled; i++) {
         if (i % 3 == 2) {
@@ -238,7 +160,7 @@ static void test_kick_fd_changes(void **state)
     q.guest.depth = 2;
     kicks[0] = q.guest_kick;
     kicks[1] = traffic_event();
-    queue_start_shadow(&q, engine, QUEUE_BASE, true);
+    queue_start_shadow(&q, engine, q.base, true);
     traffic_guest_start(&q.guest);
     while (q.guest.done < q.guest.chains && !q.guest.stalled) {
         at = !at;
@@ -255,104 +177,35 @@ static void test_kick_fd_changes(void **state)
     svq_engine_free(engine);
 }
 
-struct drain {
-    uint16_t base;
-    int result;
-};
-
-static void hold(struct svq_relay *relay, void *arg)
-{
-    (void)arg;
-    svq_relay_hold(relay, true);
-}
-
-static void ask_drained(struct svq_relay *relay, void *arg)
-{
-    struct drain *drain = arg;
-
-    drain->result = svq_relay_drained(relay, drain->base);
-}
-
-/* From the shadow back to the guest's own ring, as the switch does it. Return: the guest's index.
- */
-static uint16_t leave_shadow(struct queue *q)
-{
-    struct drain drain = {0};
-    uint16_t base;
-
-    svq_lane_call(q->lane, hold, NULL);
-    drain.base = traffic_backend_stop(&q->backend);
-    for (unsigned turn = 0; turn < 1000 && drain.result == 0; turn++) {
-        svq_lane_turn(q->lane);
-        svq_lane_call(q->lane, ask_drained, &drain);
-    }
-    assert_int_equal(drain.result, 1);
-    svq_lane_free(q->lane);
-    base = svq_relay_detach(q->relay);
-    svq_relay_free(q->relay);
-    /* What was notified to those who are gone. */
-    traffic_ring(q->guest_kick);
-    traffic_ring(q->guest_call);
-    return base;
-}
-
-static void test_switches_under_load(void **state)
-{
-    struct svq_engine *engine = queue_new_engine(1, 10);
-    struct timespec pause = {0, 2000000};
-    unsigned switches = 0;
-    uint16_t base = QUEUE_BASE;
-    struct queue q;
-
-    (void)state;
-    queue_init(&q, 64, EVENT_IDX, 400000 / SLOWER);
-    queue_start_backend(&q, false, base, true);
-    traffic_guest_start(&q.guest);
-    while (q.guest.done < q.guest.chains && !q.guest.stalled) {
-        nanosleep(&pause, NULL);
-        base = traffic_backend_stop(&q.backend);
-        queue_start_shadow(&q, engine, base, switches & 1);
-        traffic_ring(q.guest_kick);
-        traffic_ring(q.guest_call);
-        nanosleep(&pause, NULL);
-        base = leave_shadow(&q);
-        queue_start_backend(&q, false, base, true);
-        switches++;
-    }
-    traffic_guest_join(&q.guest);
-    traffic_backend_stop(&q.backend);
-    queue_expect_clean(&q);
-    assert_true(switches > 2);
-    queue_free(&q);
-    svq_engine_free(engine);
-}
-
 /* A turn by hand, for a guest that never kicks. */
 static void test_turn(void **state)
 {
     struct svq_engine *engine = queue_new_engine(1, 0);
-    struct queue q;
 
     (void)state;
-    queue_init(&q, 8, 0, 1);
-    queue_make_relay(&q, QUEUE_BASE);
-    queue_make_lane(&q, engine);
-    usleep(20000); /* it falls asleep */
-    queue_offer(&q);
-    usleep(20000);
-    assert_int_equal(kit_get16(&q.shadow.avail->idx), 0);
-    svq_lane_turn(q.lane);
-    assert_int_equal(kit_get16(&q.shadow.avail->idx), 1);
-    queue_drop_lane(&q);
-    queue_free(&q);
+    for (unsigned pair = 0; pair < 4; pair++) {
+        struct queue q;
+
+        queue_init_sides(&q, 8, formats[pair][0], formats[pair][1], 1);
+        queue_make_relay(&q, q.base);
+        queue_make_lane(&q, engine);
+        usleep(20000); /* it falls asleep */
+        queue_offer(&q);
+        usleep(20000);
+        assert_int_equal(queue_arrived(&q), 0);
+        svq_lane_turn(q.lane);
+        assert_int_equal(queue_arrived(&q), 1);
+        queue_drop_lane(&q);
+        queue_free(&q);
+    }
     svq_engine_free(engine);
 }
 
 /* So many chains have reached the shadow ring. */
-static bool comes_through(struct queue *q, uint16_t chains)
+static bool comes_through(struct queue *q, unsigned chains)
 {
     for (unsigned ms = 0; ms < TRAFFIC_STALL_MS; ms++) {
-        if (kit_get16(&q->shadow.avail->idx) == chains)
+        if (queue_arrived(q) == chains)
             return true;
         usleep(1000);
     }
@@ -367,7 +220,7 @@ static void test_a_new_kick_fd_wakes(void **state)
 
     (void)state;
     queue_init(&q, 8, 0, 2);
-    queue_make_relay(&q, QUEUE_BASE);
+    queue_make_relay(&q, q.base);
     queue_make_lane(&q, engine);
     usleep(20000); /* it falls asleep */
     /* A kick that went nowhere, as the guest's fd changed just then. */
@@ -388,18 +241,21 @@ static void test_a_new_kick_fd_wakes(void **state)
 static void test_polling_wants_no_notifications(void **state)
 {
     struct svq_engine *engine = queue_new_engine(1, 60 * 1000 * 1000);
-    struct queue q;
 
     (void)state;
-    queue_init(&q, 8, 0, 1);
-    queue_make_relay(&q, QUEUE_BASE);
-    queue_make_lane(&q, engine);
-    queue_offer(&q);
-    assert_true(comes_through(&q, 1));
-    assert_int_equal(kit_get16(&q.ring.used->flags), 1);
-    assert_int_equal(kit_get16(&q.shadow.avail->flags), 1);
-    queue_drop_lane(&q);
-    queue_free(&q);
+    for (unsigned pair = 0; pair < 4; pair++) {
+        struct queue q;
+
+        queue_init_sides(&q, 8, formats[pair][0], formats[pair][1], 1);
+        queue_make_relay(&q, q.base);
+        queue_make_lane(&q, engine);
+        queue_offer(&q);
+        assert_true(comes_through(&q, 1));
+        assert_false(queue_wants_kicks(&q));
+        assert_false(queue_wants_calls(&q));
+        queue_drop_lane(&q);
+        queue_free(&q);
+    }
     svq_engine_free(engine);
 }
 
@@ -411,7 +267,7 @@ static void test_no_kick_fd(void **state)
 
     (void)state;
     queue_init(&q, 8, 0, 1);
-    queue_make_relay(&q, QUEUE_BASE);
+    queue_make_relay(&q, q.base);
     queue_make_lane(&q, engine);
     assert_int_equal(svq_lane_set_guest_kick(q.lane, -1), 0);
     usleep(20000);
@@ -419,7 +275,7 @@ static void test_no_kick_fd(void **state)
     assert_true(comes_through(&q, 1));
     assert_int_equal(svq_lane_set_guest_kick(q.lane, q.guest_kick), 0);
     usleep(20000); /* it falls asleep */
-    assert_int_equal(kit_get16(&q.ring.used->flags), 0);
+    assert_true(queue_wants_kicks(&q));
     queue_drop_lane(&q);
     queue_free(&q);
     svq_engine_free(engine);
@@ -434,22 +290,21 @@ static bool readable(int fd, int ms)
     return poll(&p, 1, ms) == 1;
 }
 
-static void test_a_fault_stays_where_it_happened(void **state)
+static void check_a_fault(uint64_t features)
 {
     struct svq_engine *engine = queue_new_engine(1, 0);
     struct queue good, bad;
     const char *reason;
 
-    (void)state;
-    queue_init(&good, 64, EVENT_IDX, 50000 / SLOWER);
-    queue_init(&bad, 64, EVENT_IDX, 1);
-    queue_start_shadow(&good, engine, QUEUE_BASE, true);
-    queue_make_relay(&bad, QUEUE_BASE);
+    queue_init(&good, 64, features, 50000 / SLOWER);
+    queue_init(&bad, 64, features, 1);
+    queue_start_shadow(&good, engine, good.base, true);
+    queue_make_relay(&bad, bad.base);
     queue_make_lane(&bad, engine);
     traffic_guest_start(&good.guest);
     assert_false(readable(svq_engine_fault_fd(engine), 0));
     svq_engine_faults(engine);
-    kit_set16(&bad.ring.avail->idx, (uint16_t)(QUEUE_BASE + 65));
+    queue_break_guest(&bad);
     traffic_ring(bad.guest_kick);
     assert_true(readable(svq_engine_fault_fd(engine), TRAFFIC_STALL_MS));
     assert_int_equal(bad.faults, 0); /* not on the worker */
@@ -475,6 +330,13 @@ static void test_a_fault_stays_where_it_happened(void **state)
     svq_engine_free(engine);
 }
 
+static void test_a_fault_stays_where_it_happened(void **state)
+{
+    (void)state;
+    check_a_fault(EVENT_IDX);
+    check_a_fault(EVENT_IDX | PACKED);
+}
+
 static void test_each_fault_is_told_once(void **state)
 {
     struct svq_engine *engine = queue_new_engine(1, 0);
@@ -482,12 +344,12 @@ static void test_each_fault_is_told_once(void **state)
 
     (void)state;
     for (unsigned i = 0; i < 3; i++) {
-        queue_init(&queues[i], 8, 0, 1);
-        queue_make_relay(&queues[i], QUEUE_BASE);
+        queue_init_sides(&queues[i], 8, formats[i][0], formats[i][1], 1);
+        queue_make_relay(&queues[i], queues[i].base);
         queue_make_lane(&queues[i], engine);
     }
     for (unsigned i = 0; i < 3; i++) {
-        kit_set16(&queues[i].shadow.used->idx, 9);
+        queue_break_backend(&queues[i]);
         traffic_ring(queues[i].backend_call);
         assert_true(readable(svq_engine_fault_fd(engine), TRAFFIC_STALL_MS));
         svq_engine_faults(engine);
@@ -508,9 +370,9 @@ static void test_a_faulted_lane_goes_before_it_is_reported(void **state)
 
     (void)state;
     queue_init(&bad, 64, 0, 1);
-    queue_make_relay(&bad, QUEUE_BASE);
+    queue_make_relay(&bad, bad.base);
     queue_make_lane(&bad, engine);
-    kit_set16(&bad.shadow.used->idx, 9);
+    queue_break_backend(&bad);
     traffic_ring(bad.backend_call);
     assert_true(readable(svq_engine_fault_fd(engine), TRAFFIC_STALL_MS));
     queue_drop_lane(&bad);
@@ -531,8 +393,8 @@ static void test_idle_sleeps(void **state)
 
     (void)state;
     for (unsigned i = 0; i < 4; i++) {
-        queue_init(&queues[i], 64, i & 1 ? EVENT_IDX : 0, 1);
-        queue_make_relay(&queues[i], QUEUE_BASE);
+        queue_init_sides(&queues[i], 64, formats[i][0] | EVENT_IDX, formats[i][1], 1);
+        queue_make_relay(&queues[i], queues[i].base);
         queue_make_lane(&queues[i], engine);
         queue_offer(&queues[i]);
         traffic_ring(queues[i].guest_kick);
@@ -542,7 +404,7 @@ static void test_idle_sleeps(void **state)
     usleep(500000);
     assert_in_range(kit_cpu_us() - before, 0, 25000);
     for (unsigned i = 0; i < 4; i++) {
-        assert_int_equal(kit_get16(&queues[i].shadow.avail->idx), 1);
+        assert_int_equal(queue_arrived(&queues[i]), 1);
         queue_drop_lane(&queues[i]);
         queue_free(&queues[i]);
     }
@@ -558,7 +420,7 @@ static void test_held_sleeps(void **state)
 
     (void)state;
     queue_init(&q, 64, EVENT_IDX, 1);
-    queue_make_relay(&q, QUEUE_BASE);
+    queue_make_relay(&q, q.base);
     svq_relay_hold(q.relay, true);
     queue_make_lane(&q, engine);
     queue_offer(&q);
@@ -567,7 +429,7 @@ static void test_held_sleeps(void **state)
     before = kit_cpu_us();
     usleep(300000);
     assert_in_range(kit_cpu_us() - before, 0, 20000);
-    assert_int_equal(kit_get16(&q.shadow.avail->idx), 0);
+    assert_int_equal(queue_arrived(&q), 0);
     queue_drop_lane(&q);
     queue_free(&q);
     svq_engine_free(engine);
@@ -578,15 +440,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_starts_and_stops),
         cmocka_unit_test(test_lanes_spread_over_workers),
-        cmocka_unit_test(test_ping_pong_flags),
-        cmocka_unit_test(test_ping_pong_events),
-        cmocka_unit_test(test_ping_pong_with_polling),
-        cmocka_unit_test(test_load_one_worker),
-        cmocka_unit_test(test_load_two_workers),
         cmocka_unit_test(test_calls_run_on_the_worker),
         cmocka_unit_test(test_call_fd_changes),
         cmocka_unit_test(test_kick_fd_changes),
-        cmocka_unit_test(test_switches_under_load),
         cmocka_unit_test(test_turn),
         cmocka_unit_test(test_a_new_kick_fd_wakes),
         cmocka_unit_test(test_polling_wants_no_notifications),

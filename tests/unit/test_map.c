@@ -340,6 +340,32 @@ static void test_fds_stay_the_callers(void **state)
     assert_int_equal(kit_open_fds(), fds);
 }
 
+static void test_user_to_guest_physical(void **state)
+{
+    struct svq_region regions[3] = {region(8 * MIB, MIB, UADDR, 0),
+                                    region(9 * MIB, MIB, UADDR + MIB, MIB),
+                                    region(UINT64_MAX - 4095, 4096, UINT64_MAX - 4095, 0)};
+    struct svq_map *map = map_of(regions, 3);
+    uint64_t gpa = 1;
+
+    (void)state;
+    assert_true(svq_map_uaddr_to_gpa(map, UADDR, MIB, &gpa));
+    assert_int_equal(gpa, 8 * MIB);
+    assert_true(svq_map_uaddr_to_gpa(map, UADDR + 2 * MIB - 16, 16, &gpa));
+    assert_int_equal(gpa, 10 * MIB - 16);
+    assert_true(svq_map_uaddr_to_gpa(map, UINT64_MAX - 3, 4, &gpa));
+    assert_int_equal(gpa, UINT64_MAX - 3);
+    gpa = 1;
+    assert_false(svq_map_uaddr_to_gpa(map, UADDR - 1, 2, &gpa));
+    assert_false(svq_map_uaddr_to_gpa(map, UADDR + MIB - 8, 16, &gpa));
+    assert_false(svq_map_uaddr_to_gpa(map, UADDR + 2 * MIB, 1, &gpa));
+    assert_false(svq_map_uaddr_to_gpa(map, UADDR, UINT64_MAX, &gpa));
+    assert_false(svq_map_uaddr_to_gpa(map, UINT64_MAX - 3, 5, &gpa));
+    assert_false(svq_map_uaddr_to_gpa(map, 8 * MIB, 1, &gpa)); /* a guest-physical address */
+    assert_int_equal(gpa, 1);
+    svq_map_unref(map);
+}
+
 static void test_regions_keep_their_order(void **state)
 {
     struct svq_region regions[3] = {region(8 * MIB, MIB, UADDR + 8 * MIB, 0),
@@ -477,6 +503,7 @@ int main(void)
         cmocka_unit_test(test_refuses_what_is_no_file),
         cmocka_unit_test(test_offsets_need_no_alignment),
         cmocka_unit_test(test_fds_stay_the_callers),
+        cmocka_unit_test(test_user_to_guest_physical),
         cmocka_unit_test(test_regions_keep_their_order),
         cmocka_unit_test(test_many_regions),
         cmocka_unit_test(test_an_empty_map),

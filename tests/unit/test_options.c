@@ -15,6 +15,7 @@
 #include "daemon/keyval.h"
 #include "daemon/number.h"
 #include "daemon/options.h"
+#include "daemon/ring_features.h"
 
 #define NET "id=net0,frontend=/run/n.sock,backend=vhost-user:/run/b.sock"
 
@@ -168,6 +169,8 @@ static void test_defaults(void **state)
     assert_string_equal(config->backend, "vhost-user:/run/b.sock");
     assert_int_equal(config->shadow, SVQ_SHADOW_AUTO);
     assert_int_equal(config->dirty_log, SVQ_DIRTY_LOG_AUTO);
+    assert_int_equal(config->ring, SVQ_RING_CHOICE_AUTO);
+    assert_true(config->offer == 0);
     assert_true(config->message_timeout == INT64_C(10000000000));
     assert_true(config->drain_timeout == INT64_C(5000000000));
     svq_options_release(&p.options);
@@ -178,7 +181,7 @@ static void test_everything(void **state)
     struct parsed p =
         parse("--device", NET, "--qmp", "/q", "--workers=4", "--poll-us", "0", "-v", "--device",
               "id=b,frontend=connect:/f,,x,backend=vhost-user:/y,shadow=on,dirty-log=backend,"
-              "message-timeout=0.5,drain-timeout=2",
+              "ring=packed,offer=in_order+event_idx,message-timeout=0.5,drain-timeout=2",
               "--log-level", "error", NULL);
     const struct svq_device_config *config;
 
@@ -193,6 +196,8 @@ static void test_everything(void **state)
     assert_string_equal(config->frontend, "connect:/f,x");
     assert_int_equal(config->shadow, SVQ_SHADOW_ON);
     assert_int_equal(config->dirty_log, SVQ_DIRTY_LOG_BACKEND);
+    assert_int_equal(config->ring, SVQ_RING_CHOICE_PACKED);
+    assert_true(config->offer == (SVQ_BIT(SVQ_F_IN_ORDER) | SVQ_BIT(SVQ_F_EVENT_IDX)));
     assert_true(config->message_timeout == 500000000);
     assert_true(config->drain_timeout == INT64_C(2000000000));
     svq_options_release(&p.options);
@@ -265,7 +270,7 @@ static void test_hints(void **state)
     (void)state;
     p = parse("--device", "id=a,frontned=/x", NULL);
     assert_string_equal(p.failure.hint, "A device's keys are id, frontend, backend, shadow, "
-                                        "dirty-log, message-timeout, drain-timeout");
+                                        "dirty-log, ring, offer, message-timeout, drain-timeout");
     svq_options_release(&p.options);
     p = parse("--device", "id=a,dirty-log=yes", NULL);
     assert_string_equal(p.failure.hint, "Use one of auto, shadow, backend");
@@ -289,6 +294,132 @@ static void test_long_text(void **state)
     string = json_string(p.failure.text);
     assert_non_null(string);
     json_decref(string);
+    svq_options_release(&p.options);
+}
+
+/* ---- Ring features ------------------------------------------------------------------------- */
+
+#define EXPECTED "expected any of packed, event_idx, indirect, in_order"
+
+/* The same list of names on a command line ("a+b") or in JSON. */
+static int read_offer(const char *text, const char *json, uint64_t *offer,
+                      struct svq_failure *failure)
+{
+    json_t *value = json ? json_loads(json, JSON_DECODE_ANY, NULL) : NULL;
+    int ret;
+
+    if (!json)
+        return svq_ring_features_parse("offer", text, offer, failure);
+    assert_non_null(value);
+    ret = svq_ring_features_from_json("offer", value, offer, failure);
+    json_decref(value);
+    return ret;
+}
+
+static void take_offer(const char *text, const char *json, uint64_t expected)
+{
+    struct svq_failure failure;
+    uint64_t offer = ~UINT64_C(0);
+
+    assert_int_equal(read_offer(text, json, &offer, &failure), 0);
+    assert_true(offer == expected);
+}
+
+static void refuse_offer(const char *text, const char *json, const char *reason)
+{
+    struct svq_failure failure;
+    uint64_t offer = 7;
+
+    assert_int_not_equal(read_offer(text, json, &offer, &failure), 0);
+    assert_string_equal(failure.text, reason);
+    assert_true(offer == 7);
+}
+
+static void test_offer(void **state)
+{
+    const uint64_t event = SVQ_BIT(SVQ_F_EVENT_IDX), packed = SVQ_BIT(SVQ_F_RING_PACKED);
+
+    (void)state;
+    take_offer("packed", NULL, packed);
+    take_offer("indirect", NULL, SVQ_BIT(SVQ_F_INDIRECT_DESC));
+    take_offer("indirect_desc+event_idx", NULL, SVQ_BIT(SVQ_F_INDIRECT_DESC) | event);
+    take_offer("in_order+indirect+event_idx+packed", NULL, SVQ_RELAY_FEATURES);
+    take_offer(NULL, "\"event_idx+packed\"", event | packed);
+    take_offer(NULL, "[\"packed\", \"event_idx\"]", event | packed);
+    /* What query-devices shows of a device that has none can be given back. */
+    take_offer(NULL, "[]", 0);
+
+    refuse_offer("", NULL, "Parameter 'offer' must not be empty: " EXPECTED ", joined by '+'");
+    refuse_offer(NULL, "\"\"", "Parameter 'offer' must not be empty: " EXPECTED ", joined by '+'");
+    refuse_offer("+packed", NULL, "Parameter 'offer' has an empty name: " EXPECTED);
+    refuse_offer("packed+", NULL, "Parameter 'offer' has an empty name: " EXPECTED);
+    refuse_offer("packed++in_order", NULL, "Parameter 'offer' has an empty name: " EXPECTED);
+    refuse_offer(NULL, "[\"\"]", "Parameter 'offer' has an empty name: " EXPECTED);
+    refuse_offer("pack", NULL, "Parameter 'offer' does not accept value 'pack': " EXPECTED);
+    refuse_offer("packed_", NULL, "Parameter 'offer' does not accept value 'packed_': " EXPECTED);
+    refuse_offer("Packed", NULL, "Parameter 'offer' does not accept value 'Packed': " EXPECTED);
+    refuse_offer("ring_reset", NULL,
+                 "Parameter 'offer' does not accept value 'ring_reset': " EXPECTED);
+    refuse_offer(NULL, "[\"packed+in_order\"]",
+                 "Parameter 'offer' does not accept value 'packed+in_order': " EXPECTED);
+    refuse_offer("packed+packed", NULL, "Parameter 'offer' names 'packed' twice: " EXPECTED);
+    refuse_offer("indirect+indirect_desc", NULL,
+                 "Parameter 'offer' names 'indirect_desc' twice: " EXPECTED);
+    refuse_offer(NULL, "[\"in_order\", \"in_order\"]",
+                 "Parameter 'offer' names 'in_order' twice: " EXPECTED);
+    refuse_offer(NULL, "1", "Invalid parameter type for 'offer', expected: string or array");
+    refuse_offer(NULL, "{}", "Invalid parameter type for 'offer', expected: string or array");
+    refuse_offer(NULL, "[\"packed\", 1]",
+                 "Invalid parameter type for 'offer[1]', expected: string");
+    /* However long a wrong name is, what was expected is still read. */
+    refuse_offer("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+                 NULL,
+                 "Parameter 'offer' does not accept value "
+                 "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx': " EXPECTED);
+}
+
+/* What status shows is what offer= takes. */
+static void test_offer_shown(void **state)
+{
+    static const char *const expected[] = {"packed", "event_idx", "indirect_desc", "in_order"};
+    struct svq_failure failure;
+    uint64_t offer;
+    json_t *list;
+    size_t i;
+
+    (void)state;
+    list = svq_ring_features_json(SVQ_RELAY_FEATURES | SVQ_BIT(SVQ_F_VERSION_1));
+    assert_int_equal(json_array_size(list), 4);
+    for (i = 0; i < 4; i++)
+        assert_string_equal(json_string_value(json_array_get(list, i)), expected[i]);
+    assert_int_equal(svq_ring_features_from_json("offer", list, &offer, &failure), 0);
+    assert_true(offer == SVQ_RELAY_FEATURES);
+    json_decref(list);
+
+    list = svq_ring_features_json(0);
+    assert_true(json_is_array(list));
+    assert_int_equal(json_array_size(list), 0);
+    json_decref(list);
+}
+
+/* Whoever never shadows can neither add features nor change the format. */
+static void test_refused_with_shadow_off(void **state)
+{
+    static const char *const bad[] = {NET ",shadow=off,offer=packed",
+                                      NET ",offer=in_order,shadow=off",
+                                      NET ",shadow=off,ring=split", NET ",shadow=off,ring=packed"};
+    struct parsed p;
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        p = parse("--device", bad[i], NULL);
+        assert_int_not_equal(p.ret, 0);
+        assert_non_null(strstr(p.failure.text, "shadow=off"));
+        svq_options_release(&p.options);
+    }
+    p = parse("--device", NET ",shadow=off,ring=auto", NULL);
+    assert_int_equal(p.ret, 0);
     svq_options_release(&p.options);
 }
 
@@ -326,16 +457,20 @@ static void test_config(void **state)
     svq_options_init(&options);
     assert_int_equal(apply("{\"devices\": [{\"id\": \"a\", \"frontend\": \"/f\","
                            " \"backend\": \"vhost-user:/b\", \"shadow\": \"off\","
-                           " \"message-timeout\": 1.5, \"drain-timeout\": 3}],"
+                           " \"message-timeout\": 1.5, \"drain-timeout\": 3},"
+                           " {\"id\": \"b\", \"frontend\": \"/g\", \"ring\": \"split\","
+                           " \"backend\": \"vhost-user:/b\", \"offer\": [\"packed\"]}],"
                            " \"qmp\": \"/q\", \"workers\": 2, \"poll-us\": 10,"
                            " \"log-level\": \"debug\"}",
                            &options, &failure),
                      0);
-    assert_int_equal(options.device_count, 1);
+    assert_int_equal(options.device_count, 2);
     assert_string_equal(options.devices[0].config.id, "a");
     assert_int_equal(options.devices[0].config.shadow, SVQ_SHADOW_OFF);
     assert_true(options.devices[0].config.message_timeout == 1500000000);
     assert_true(options.devices[0].config.drain_timeout == INT64_C(3000000000));
+    assert_int_equal(options.devices[1].config.ring, SVQ_RING_CHOICE_SPLIT);
+    assert_true(options.devices[1].config.offer == SVQ_BIT(SVQ_F_RING_PACKED));
     assert_string_equal(options.qmp, "/q");
     assert_int_equal(options.workers, 2);
     assert_int_equal(options.poll_us, 10);
@@ -368,6 +503,10 @@ static void test_refused_config(void **state)
                   "devices[0]: Invalid parameter type for 'message-timeout', expected: number");
     refuse_config("{\"devices\": [{\"shadow\": true}]}",
                   "devices[0]: Invalid parameter type for 'shadow', expected: string");
+    refuse_config("{\"devices\": [{\"ring\": \"vring\"}]}",
+                  "devices[0]: Parameter 'ring' does not accept value 'vring'");
+    refuse_config("{\"devices\": [{\"offer\": true}]}",
+                  "devices[0]: Invalid parameter type for 'offer', expected: string or array");
 }
 
 static void write_file(char *path, const char *text)
@@ -413,12 +552,21 @@ static void test_config_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_numbers),         cmocka_unit_test(test_seconds),
-        cmocka_unit_test(test_keyval),          cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_everything),      cmocka_unit_test(test_actions),
-        cmocka_unit_test(test_refused_options), cmocka_unit_test(test_refused_devices),
-        cmocka_unit_test(test_hints),           cmocka_unit_test(test_long_text),
-        cmocka_unit_test(test_config),          cmocka_unit_test(test_refused_config),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_seconds),
+        cmocka_unit_test(test_keyval),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_actions),
+        cmocka_unit_test(test_refused_options),
+        cmocka_unit_test(test_refused_devices),
+        cmocka_unit_test(test_hints),
+        cmocka_unit_test(test_long_text),
+        cmocka_unit_test(test_offer),
+        cmocka_unit_test(test_offer_shown),
+        cmocka_unit_test(test_refused_with_shadow_off),
+        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_refused_config),
         cmocka_unit_test(test_config_file),
     };
 

@@ -264,6 +264,13 @@ static void test_devices(void **state)
     ask(f, "{\"execute\":\"device-add\"}", GENERIC("Parameter 'id' is missing"));
     ask(f, "{\"execute\":\"device-add\",\"arguments\":{\"id\":\"a\",\"front\":\"x\"}}",
         GENERIC("Parameter 'front' is unexpected"));
+    ask(f, "{\"execute\":\"device-add\",\"arguments\":{\"id\":\"a\",\"ring\":\"both\"}}",
+        GENERIC("Parameter 'ring' does not accept value 'both'"));
+    ask(f, "{\"execute\":\"device-add\",\"arguments\":{\"id\":\"a\",\"offer\":\"packed+vring\"}}",
+        GENERIC("Parameter 'offer' does not accept value 'vring': "
+                "expected any of packed, event_idx, indirect, in_order"));
+    ask(f, "{\"execute\":\"device-add\",\"arguments\":{\"id\":\"a\",\"offer\":[\"packed\",7]}}",
+        GENERIC("Invalid parameter type for 'offer[1]', expected: string"));
 }
 
 /* One error; what follows the comma is the JSON library's. */

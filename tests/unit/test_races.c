@@ -42,12 +42,24 @@ static void wait_for(const unsigned *value, unsigned wanted)
  */
 static void fetch_what_the_relay_reads(const struct rig *rig)
 {
-    kit_get16(&rig->guest.avail->flags);
-    kit_get16(&rig->guest.avail->idx);
-    kit_get16(kit_used_event(&rig->guest));
-    kit_get16(&rig->shadow.used->flags);
-    kit_get16(&rig->shadow.used->idx);
-    kit_get16(kit_avail_event(&rig->shadow));
+    struct svq_ring_index guest = rig_state(rig).guest, backend = rig_state(rig).backend;
+
+    if (rig->guest.format == SVQ_RING_PACKED) {
+        kit_get16(&rig->guest.packed.desc[guest.avail].flags);
+        kit_get16(&rig->guest.packed.driver->flags);
+    } else {
+        kit_get16(&rig->guest.split.avail->flags);
+        kit_get16(&rig->guest.split.avail->idx);
+        kit_get16(kit_used_event(&rig->guest));
+    }
+    if (rig->shadow.format == SVQ_RING_PACKED) {
+        kit_get16(&rig->shadow.packed.desc[backend.used].flags);
+        kit_get16(&rig->shadow.packed.device->flags);
+    } else {
+        kit_get16(&rig->shadow.split.used->flags);
+        kit_get16(&rig->shadow.split.used->idx);
+        kit_get16(kit_avail_event(&rig->shadow));
+    }
 }
 
 static void own(uint16_t *p)
@@ -57,10 +69,22 @@ static void own(uint16_t *p)
 
 static void own_what_the_relay_writes(const struct rig *rig)
 {
-    own(&rig->guest.used->idx);
-    own(kit_avail_event(&rig->guest));
-    own(&rig->shadow.avail->idx);
-    own(kit_used_event(&rig->shadow));
+    struct svq_ring_index guest = rig_state(rig).guest, backend = rig_state(rig).backend;
+
+    if (rig->guest.format == SVQ_RING_PACKED) {
+        own(&rig->guest.packed.desc[guest.used].flags);
+        own(&rig->guest.packed.device->flags);
+    } else {
+        own(&rig->guest.split.used->idx);
+        own(kit_avail_event(&rig->guest));
+    }
+    if (rig->shadow.format == SVQ_RING_PACKED) {
+        own(&rig->shadow.packed.desc[backend.avail].flags);
+        own(&rig->shadow.packed.driver->flags);
+    } else {
+        own(&rig->shadow.split.avail->idx);
+        own(kit_used_event(&rig->shadow));
+    }
 }
 
 static void *relay_main(void *arg)
@@ -120,7 +144,7 @@ struct side {
 
 static bool guest_goes_to_sleep(struct rig *rig)
 {
-    struct kit_driver *driver = &rig->driver.driver;
+    struct kit_driver *driver = rig->driver;
 
     driver->ops->interrupts(driver, true);
     return driver->ops->pending(driver);
@@ -128,13 +152,13 @@ static bool guest_goes_to_sleep(struct rig *rig)
 
 static void guest_polls(struct rig *rig)
 {
-    rig->driver.driver.ops->interrupts(&rig->driver.driver, false);
+    rig->driver->ops->interrupts(rig->driver, false);
     prepare_completion(rig);
 }
 
 static bool backend_goes_to_sleep(struct rig *rig)
 {
-    struct kit_device *device = &rig->device.device;
+    struct kit_device *device = rig->device;
 
     device->ops->kicks(device, true);
     return device->ops->pending(device);
@@ -142,7 +166,7 @@ static bool backend_goes_to_sleep(struct rig *rig)
 
 static void backend_polls(struct rig *rig)
 {
-    rig->device.device.ops->kicks(&rig->device.device, false);
+    rig->device->ops->kicks(rig->device, false);
     prepare_chain(rig);
 }
 
@@ -173,20 +197,29 @@ static bool backend_completes(struct rig *rig)
     return rig_complete(rig, taken, 1);
 }
 
-static void fight(uint64_t features, bool (*relay)(struct svq_relay *), struct side other)
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void fight(const struct rig_sides *sides, bool (*relay)(struct svq_relay *),
+                  struct side other)
 {
     struct kit_rng rng = {7};
     struct duel *d = NULL;
     unsigned missed = 0, aim = 200, round;
-    time_t end = time(NULL) + 3; /* enough, even where the two have to share a processor */
+    uint64_t end = now_ms() + 1200; /* enough, even where the two have to share a processor */
 
     kit_require(!posix_memalign((void **)&d, 128, sizeof(*d)));
-    rig_init(&d->rig, RING, features, 65000);
+    rig_init(&d->rig, sides);
     d->act = relay;
     d->round = d->done = 0;
     d->stop = false;
     kit_require(!pthread_create(&d->thread, NULL, relay_main, d));
-    for (round = 1; round <= ROUNDS && time(NULL) < end; round++) {
+    for (round = 1; round <= ROUNDS && now_ms() < end; round++) {
         unsigned delay = kit_below(&rng, 2 * aim);
         bool seen;
 
@@ -213,47 +246,46 @@ static void fight(uint64_t features, bool (*relay)(struct svq_relay *), struct s
     assert_int_equal(missed, 0);
 }
 
+static const struct rig_sides split = {RING, 0, 0, 65000};
+static const struct rig_sides split_events = {RING, EVENT_IDX, EVENT_IDX, 65000};
+static const struct rig_sides packed = {RING, PACKED, PACKED, 0x8000};
+static const struct rig_sides packed_events = {RING, PACKED | EVENT_IDX, PACKED | EVENT_IDX, 1};
+static const struct rig_sides split_packed = {RING, EVENT_IDX, PACKED, 9};
+static const struct rig_sides packed_split = {RING, PACKED | EVENT_IDX, EVENT_IDX, 0x8009};
+
 static void test_call_or_seen(void **state)
 {
     struct side guest = {guest_polls, guest_goes_to_sleep};
 
-    (void)state;
-    fight(0, polls_and_calls, guest);
-    fight(EVENT_IDX, polls_and_calls, guest);
+    fight(*state, polls_and_calls, guest);
 }
 
 static void test_kick_or_seen(void **state)
 {
     struct side backend = {backend_polls, backend_goes_to_sleep};
 
-    (void)state;
-    fight(0, polls_and_kicks, backend);
-    fight(EVENT_IDX, polls_and_kicks, backend);
+    fight(*state, polls_and_kicks, backend);
 }
 
 static void test_arm_sees_the_chain_or_is_kicked(void **state)
 {
     struct side guest = {relay_polls, guest_offers};
 
-    (void)state;
-    fight(0, svq_relay_arm, guest);
-    fight(EVENT_IDX, svq_relay_arm, guest);
+    fight(*state, svq_relay_arm, guest);
 }
 
 static void test_arm_sees_the_completion_or_is_called(void **state)
 {
     struct side backend = {backend_takes, backend_completes};
 
-    (void)state;
-    fight(0, svq_relay_arm, backend);
-    fight(EVENT_IDX, svq_relay_arm, backend);
+    fight(*state, svq_relay_arm, backend);
 }
 
 /* ---- Descriptors that change under the relay's eyes -------------------------------------------
  */
 
 struct flipper {
-    struct rig *rig;
+    uint64_t *addr;
     pthread_t thread;
     bool stop;
 };
@@ -262,39 +294,82 @@ struct flipper {
 static void *flip_address(void *arg)
 {
     struct flipper *f = arg;
-    uint64_t *addr = &f->rig->guest.desc[0].addr;
 
     while (!__atomic_load_n(&f->stop, __ATOMIC_RELAXED)) {
-        __atomic_store_n(addr, RIG_DATA, __ATOMIC_RELAXED);
-        __atomic_store_n(addr, RIG_END - 1, __ATOMIC_RELAXED);
+        __atomic_store_n(f->addr, RIG_DATA, __ATOMIC_RELAXED);
+        __atomic_store_n(f->addr, RIG_END - 1, __ATOMIC_RELAXED);
     }
     return NULL;
+}
+
+/* A chain of the whole ring, written with the address under the flipper's hands left alone. */
+static void offer_long_chain(struct rig *rig, const uint64_t *flipped)
+{
+    struct svq_ring_index at = rig_state(rig).guest;
+
+    for (unsigned i = 0; i < RING; i++) {
+        bool last = i + 1 == RING;
+
+        if (rig->guest.format == SVQ_RING_PACKED) {
+            struct kit_pdesc *desc = &rig->guest.packed.desc[(at.avail + i) % RING];
+            bool wrap = at.avail_wrap ^ (at.avail + i >= RING);
+
+            if (&desc->addr != flipped)
+                desc->addr = RIG_DATA;
+            desc->len = 64;
+            desc->id = 1;
+            kit_set16(&desc->flags,
+                      (uint16_t)(kit_avail_flags(wrap) | KIT_P_WRITE | (last ? 0 : KIT_P_NEXT)));
+        } else {
+            struct kit_desc *desc = &rig->guest.split.desc[i];
+
+            if (&desc->addr != flipped)
+                desc->addr = RIG_DATA;
+            desc->len = 64;
+            desc->flags = (uint16_t)(KIT_F_WRITE | (last ? 0 : KIT_F_NEXT));
+            desc->next = (uint16_t)(i + 1);
+        }
+    }
+    if (rig->guest.format == SVQ_RING_SPLIT) {
+        rig->guest.split.avail->ring[at.avail % RING] = 0;
+        kit_set16(&rig->guest.split.avail->idx, (uint16_t)(at.avail + 1));
+    }
+}
+
+/* The back-end has the chain as it was checked, whatever the guest's ring says now. */
+static void serve_long_chain(struct rig *rig, const struct kit_log *log)
+{
+    struct svq_relay_log where = {.log = log->log};
+    struct kit_buf bufs[RING];
+
+    svq_relay_set_log(rig->relay, &where);
+    rig_complete(rig, rig_take(rig, bufs, RING), 1);
+    for (unsigned i = 0; i < RING; i++)
+        assert_int_equal(bufs[i].gpa, RIG_DATA);
+    rig_poll(rig);
+    assert_false(kit_log_test(log, RIG_END / RIG_PAGE));
 }
 
 /* One look is all a descriptor gets: what was checked is what the back-end reads. */
 static void test_descriptors_are_read_once(void **state)
 {
     unsigned passed = 0, refused = 0;
-    time_t end = time(NULL) + 3;
+    uint64_t end = now_ms() + 2500;
     struct kit_log log;
     struct flipper f;
     struct rig rig;
 
-    (void)state;
-    rig_init(&rig, RING, 0, 0);
+    rig_init(&rig, *state);
     kit_log_init(&log, RIG_END / RIG_PAGE + 8);
-    /* A long chain: much time passes between its first descriptor's turn and its end. */
-    for (unsigned i = 0; i < RING; i++)
-        rig.guest.desc[i] = (struct kit_desc){
-            RIG_DATA, 64, (uint16_t)(KIT_F_WRITE | (i + 1 < RING ? KIT_F_NEXT : 0)),
-            (uint16_t)(i + 1)};
-    f = (struct flipper){.rig = &rig};
+    f.stop = false;
+    f.addr = rig.guest.format == SVQ_RING_PACKED ? &rig.guest.packed.desc[0].addr
+                                                 : &rig.guest.split.desc[0].addr;
     kit_require(!pthread_create(&f.thread, NULL, flip_address, &f));
-    while ((passed < 10000 || refused < 10000) && time(NULL) < end) {
-        uint16_t base = rig_state(&rig).guest_avail;
+    while ((passed < 10000 || refused < 10000) && now_ms() < end) {
+        struct svq_ring_index at = rig_state(&rig).guest;
+        uint32_t base = rig.guest.format == SVQ_RING_PACKED ? svq_packed_base(&at) : at.avail;
 
-        rig.guest.avail->ring[base % RING] = 0;
-        kit_set16(&rig.guest.avail->idx, (uint16_t)(base + 1));
+        offer_long_chain(&rig, f.addr);
         if (svq_relay_poll(rig.relay) & SVQ_RELAY_FAULT) {
             refused++;
             svq_relay_free(rig.relay);
@@ -302,12 +377,7 @@ static void test_descriptors_are_read_once(void **state)
             continue;
         }
         passed++;
-        assert_int_equal(rig.shadow.desc[0].addr, RIG_DATA);
-        svq_relay_set_log(rig.relay, log.log, false, 0);
-        rig.shadow.used->ring[rig_state(&rig).backend_used % RING] = (struct kit_used_elem){0, 1};
-        kit_set16(&rig.shadow.used->idx, rig.shadow.avail->idx);
-        rig_poll(&rig);
-        assert_false(kit_log_test(&log, RIG_END / RIG_PAGE));
+        serve_long_chain(&rig, &log);
     }
     __atomic_store_n(&f.stop, true, __ATOMIC_RELAXED);
     kit_require(!pthread_join(f.thread, NULL));
@@ -319,12 +389,22 @@ static void test_descriptors_are_read_once(void **state)
 
 int main(void)
 {
+#define DUEL(name, sides)                                                 \
+    {                                                                     \
+#name "_" #sides, name, NULL, NULL, (void *)(uintptr_t) & (sides) \
+    }
+#define ALL(name)                                                                               \
+    DUEL(name, split), DUEL(name, split_events), DUEL(name, packed), DUEL(name, packed_events), \
+        DUEL(name, split_packed), DUEL(name, packed_split)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_call_or_seen),
-        cmocka_unit_test(test_kick_or_seen),
-        cmocka_unit_test(test_arm_sees_the_chain_or_is_kicked),
-        cmocka_unit_test(test_arm_sees_the_completion_or_is_called),
-        cmocka_unit_test(test_descriptors_are_read_once),
+        ALL(test_call_or_seen),
+        ALL(test_kick_or_seen),
+        ALL(test_arm_sees_the_chain_or_is_kicked),
+        ALL(test_arm_sees_the_completion_or_is_called),
+        DUEL(test_descriptors_are_read_once, split),
+        DUEL(test_descriptors_are_read_once, packed),
+        DUEL(test_descriptors_are_read_once, split_packed),
+        DUEL(test_descriptors_are_read_once, packed_split),
     };
 
     return cmocka_run_group_tests_name("races", tests, NULL, NULL);

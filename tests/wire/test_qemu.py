@@ -3,11 +3,14 @@
 import pytest
 from svqwire import message as wire
 from svqwire.backend import CONFIG, PROTOCOL
+from svqwire.flavours import Dpdk
 from svqwire.memory import MIB
 from svqwire.message import Id
 from svqwire.migration import Copy
+from svqwire.pairs import PACKED_FEATURES
 from svqwire.qemu import Qemu, QemuNet
 from svqwire.route import REFUSED
+from svqwire.wait import wait_until
 
 NO_SLOTS = PROTOCOL & ~wire.P_MEM_SLOTS
 
@@ -187,3 +190,36 @@ def test_slots_never_decrease(route, guest, closing):
         assert vmm.slots == first
     vmm.start()
     vm.io(4)
+
+
+@pytest.mark.parametrize("shadow", ["auto", "on", "while it logs"])
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+def test_status_0_before_the_rings_stop(bench, shadow, packed):
+    """QEMU 7.2's order. DPDK makes nothing of the status: its rings run until they are stopped,
+    and what they have taken has to be complete, and logged, by then."""
+    made = bench(backend=Dpdk, shadow="on" if shadow == "on" else "auto", packed=packed,
+                 backend_options=dict(features=PACKED_FEATURES))
+    unit = made.unit
+    for num in (16, 64, 32):
+        unit.io(12)
+        copy = Copy(unit.guest)
+        log = unit.vmm.start_log() if "logs" in shadow else None
+        copy.everything()
+        unit.backend.hold = True
+        for queue in unit.guest.queues:
+            for _ in range(5):
+                queue.submit_random()
+        wait_until(lambda: unit.backend.held() == 10, "the requests to be held")
+        unit.backend.run(lambda: setattr(unit.backend, "hold", False))
+        bases = unit.vmm.stop()
+        mask = 0xFFFF if packed and shadow == "auto" else 0xFFFFFFFF
+        assert bases == [queue.ring.base() & mask for queue in unit.guest.queues]
+        assert not any(queue.ring for queue in unit.backend.queues), "a ring was never stopped"
+        unit.guest.drain()
+        if log:
+            copy.dirty(log.pages())
+            copy.finish()
+            unit.vmm.stop_log()
+        unit.guest.restart(num=num)
+        unit.vmm.start()
+    unit.io()

@@ -207,16 +207,21 @@ def test_status_of_queues(idle):
     unit.start()
     unit.io(20)
     queue = svqd.queue("dev0", 1)
-    assert (queue["device"], queue["size"], queue["format"]) == ("dev0", 64, "split")
+    ring = {"format": "split", "size": 64, "features": ["event_idx", "indirect_desc"]}
+    assert queue["device"] == "dev0"
     assert queue["started"] and queue["enabled"]
-    assert queue["mode"] == "pass-through" and "backend" not in queue
+    assert queue["mode"] == "pass-through"
+    assert {**queue["guest"], **ring} == queue["guest"]
+    assert queue["backend"] == ring, "in pass-through the back-end has the guest's ring"
     svqd.shadow("dev0", True)
-    ring = unit.guest.queues[1].ring
+    guest = unit.guest.queues[1].ring
     unit.io(30)
     queue = svqd.queue("dev0", 1)
     assert queue["mode"] == "shadow"
-    assert queue["guest"] == {"avail-idx": ring.avail_idx, "used-idx": ring.used_idx()}
-    assert queue["backend"]["avail-idx"] == queue["backend"]["used-idx"] == 30
+    assert queue["guest"] == {
+        **ring, "avail-idx": guest.avail_idx, "used-idx": guest.used_idx(),
+    }
+    assert queue["backend"] == {**ring, "avail-idx": 30, "used-idx": 30}
     assert (queue["chains"], queue["in-flight"]) == (30, 0)
     assert queue["bytes"] > 0 and queue["kicks"]["guest"] > 0 and queue["calls"]["backend"] > 0
     assert queue["kicks"]["backend"] <= 31 and queue["calls"]["guest"] <= 31
@@ -229,6 +234,131 @@ def test_status_of_queues(idle):
     svqd.shadow("dev0", True)
     assert svqd.queue("dev0", 1)["chains"] >= 31, "the counters are kept over a switch"
     assert idle.qmp.command("query-queues") == idle.qmp.command("query-queues", id="dev0")
+
+
+# Ring features of its own on each side.
+
+LACKS = "the guest uses ring features that the back-end lacks: "
+
+
+def offering(bench, names, guest, features=FEATURES, **keys):
+    """A bench whose guest uses ring features that svqd alone brings."""
+    return bench(start=False, keys=dict(offer=names, **keys),
+                 backend_options=dict(features=features), **guest)
+
+
+def test_offered_features(bench):
+    """Offered besides what the back-end has; a guest that does not want them passes through."""
+    made = offering(bench, "in_order+packed", dict(event_idx=True))
+    state = made.svqd.device("dev0")
+    assert (state["ring"], state["offer"]) == ("auto", ["packed", "in_order"])
+    vmm = made.unit.start()
+    assert vmm.offered & (wire.F_PACKED | wire.F_IN_ORDER) == wire.F_PACKED | wire.F_IN_ORDER
+    state = made.svqd.device("dev0")
+    assert state["pass-through"] == {"possible": True} and state["mode"] == "pass-through"
+    made.unit.io()
+    made.svqd.shadow("dev0", True)
+    made.unit.io()
+    made.svqd.shadow("dev0", False)
+    made.unit.io()
+
+
+@pytest.mark.parametrize("guest, lacking", [
+    (dict(event_idx=True, indirect=False), "event_idx"),
+    (dict(event_idx=False, indirect=True), "indirect_desc"),
+    (dict(event_idx=True, indirect=True, in_order=True), "indirect_desc, event_idx, in_order"),
+    (dict(packed=True, event_idx=False, indirect=False), "packed"),
+    (dict(packed=True, event_idx=True, indirect=True), "indirect_desc, event_idx, packed"),
+], ids=str)
+def test_bound_to_the_shadow(bench, guest, lacking):
+    """Shadowed from the first ring on; whoever asks for pass-through hears why not."""
+    plain = FEATURES & ~(wire.F_EVENT_IDX | wire.F_INDIRECT)
+    made = offering(bench, "packed+event_idx+indirect+in_order", guest, plain)
+    unit, svqd = made.unit, made.svqd
+    unit.start()
+    unit.io(40)
+    state = svqd.device("dev0")
+    assert (state["mode"], state["switches"], state["shadow"]) == ("shadow", 0, "auto")
+    assert state["pass-through"] == {"possible": False, "reason": LACKS + lacking}
+    assert int(state["features"]["acked"], 16) == unit.vmm.acked
+    assert int(state["features"]["served"], 16) == unit.backend.acked
+    queue = svqd.queue("dev0", 0)
+    assert queue["guest"]["format"] == ("packed" if "packed" in lacking else "split")
+    # Those of the names above, in the order in which lists have them.
+    assert queue["guest"]["features"] == [
+        name for name in ("event_idx", "indirect_desc", "in_order") if name in lacking
+    ]
+    assert ("avail-wrap" in queue["guest"]) == ("packed" in lacking)
+    assert queue["backend"]["format"] == "split" and queue["backend"]["features"] == []
+    error = svqd.refused("dev0", False)
+    assert error.error_class == "GenericError"
+    assert error.desc == f"Can't enable shadow vq on dev0: {LACKS}{lacking}"
+    with pytest.raises(QmpError) as raised:
+        made.qmp.command("device-set-shadow", id="dev0", shadow="off")
+    assert lacking in raised.value.desc or "offer=" in raised.value.desc
+    assert svqd.device("dev0")["shadow"] == "auto"
+    assert svqd.shadow("dev0", True) == {}
+    unit.io()
+    unit.hang_up()
+    svqd.wait_mode("dev0", "stopped")
+    made.fresh()
+
+
+def test_ring_of_another_format(bench):
+    """ring=split: a guest is not offered packed rings, and hears so in the masked features."""
+    made = bench(start=False, keys=dict(ring="split"),
+                 backend_options=dict(features=FEATURES | wire.F_PACKED))
+    vmm = made.unit.start()
+    assert not vmm.offered & wire.F_PACKED
+    state = made.svqd.device("dev0")
+    assert state["ring"] == "split" and state["pass-through"] == {"possible": True}
+    masked = {one["feature"]: one["reason"] for one in state["masked-features"]}
+    assert "ring=split" in masked["packed"]
+    made.unit.io()
+
+
+def test_packed_back_end_ring(bench):
+    """ring=packed: a split guest on a packed ring; only in the shadow."""
+    made = bench(start=False, keys=dict(ring="packed"),
+                 backend_options=dict(features=FEATURES | wire.F_PACKED))
+    made.unit.start()
+    made.unit.io(40)
+    state = made.svqd.device("dev0")
+    assert state["mode"] == "shadow"
+    reason = "the guest's rings are split, the back-end's packed"
+    assert state["pass-through"] == {"possible": False, "reason": reason}
+    queue = made.svqd.queue("dev0", 0)
+    assert queue["guest"]["format"] == "split" and queue["backend"]["format"] == "packed"
+    assert {"avail-wrap", "used-wrap"} <= set(queue["backend"])
+    assert not {"avail-wrap", "used-wrap"} & set(queue["guest"])
+    assert reason in made.svqd.refused("dev0", False).desc
+
+
+def test_no_packed_back_end_ring(bench):
+    """ring=packed with a back-end that has none: said clearly, at once."""
+    made = bench(start=False, keys=dict(ring="packed"))
+    vmm = made.unit.dial()
+    event = made.qmp.wait_event("DEVICE_ERROR", id="dev0")
+    assert event["data"]["reason"] == "ring=packed, but the back-end has no packed rings"
+    assert vmm.closed_by_peer()
+    assert "packed" in made.svqd.device("dev0")["last-error"]
+
+
+def test_packed_passes_through(bench):
+    """Packed on both sides: it passes through, and can be shadowed like any other."""
+    made = bench(packed=True, backend_options=dict(features=FEATURES | wire.F_PACKED))
+    made.unit.io()
+    state = made.svqd.device("dev0")
+    assert state["mode"] == "pass-through" and state["pass-through"] == {"possible": True}
+    queue = made.svqd.queue("dev0", 0)
+    assert queue["guest"]["format"] == queue["backend"]["format"] == "packed"
+    made.svqd.shadow("dev0", True)
+    made.unit.io(30)
+    queue = made.svqd.queue("dev0", 0)
+    assert queue["mode"] == "shadow" and queue["chains"] == 30
+    assert queue["guest"]["format"] == queue["backend"]["format"] == "packed"
+    made.svqd.shadow("dev0", False)
+    made.unit.io()
 
 
 # The RFC's command.
@@ -252,25 +382,23 @@ def test_errors_of_the_rfc(idle):
     assert idle.svqd.refused("dev0", True).desc.endswith("Device is not started")
 
 
-@pytest.mark.parametrize("bit, cause", [
-    (wire.F_PACKED, "Use packed vq"), (wire.F_ACCESS_PLATFORM, "Device use IOMMU"),
-])
 @pytest.mark.parametrize("shadow", ["off", "auto"])
-def test_what_cannot_be_shadowed(bench, bit, cause, shadow):
+def test_what_cannot_be_shadowed(bench, shadow):
     """Offered where nothing has to be shadowed; refused by the RFC's words when acked."""
+    features = FEATURES | wire.F_ACCESS_PLATFORM
     made = bench(start=False, shadow=shadow,
-                 backend_options=dict(features=FEATURES | bit, logs=shadow == "auto"))
-    made.judged = False  # the scripted back-end knows split rings only
+                 backend_options=dict(features=features, logs=shadow == "auto"))
+    made.judged = False  # the scripted back-end knows no IOMMU
     vmm = made.unit.connect()
-    assert vmm.offered & bit, "withheld though nothing needs a shadow"
+    assert vmm.offered & wire.F_ACCESS_PLATFORM, "withheld though nothing needs a shadow"
     made.unit.guest.restart()
-    acked = vmm.acceptable() | bit
+    acked = vmm.acceptable() | wire.F_ACCESS_PLATFORM
     vmm.acceptable = lambda: acked
     vmm.start()
     vmm.sync()
     error = made.svqd.refused("dev0", True)
     assert error.error_class == "GenericError"
-    assert error.desc == f"Can't enable shadow vq on dev0: {cause}"
+    assert error.desc == "Can't enable shadow vq on dev0: Device use IOMMU"
     assert made.svqd.device("dev0")["mode"] == "pass-through"
 
 
@@ -279,21 +407,31 @@ def test_what_cannot_be_shadowed_is_not_offered(bench, shadow):
     features = FEATURES | wire.F_PACKED | wire.F_ACCESS_PLATFORM
     made = bench(start=False, shadow=shadow, backend_options=dict(features=features))
     vmm = made.unit.connect()
-    assert not vmm.offered & (wire.F_PACKED | wire.F_ACCESS_PLATFORM)
+    assert vmm.offered & (wire.F_PACKED | wire.F_ACCESS_PLATFORM) == wire.F_PACKED
 
 
 def test_never_offered(bench):
     """Ring features svqd has no answer to, and protocol features it does not speak."""
-    hidden = sum(wire.bit(n) for n in (24, 37, 38, 39, 40, 41))
+    names = {
+        24: "notify_on_empty", 25: "bit_25", 31: "bit_31", 37: "sr_iov", 38: "notification_data",
+        39: "notif_config_data", 41: "admin_vq",
+    }
+    hidden = sum(wire.bit(n) for n in names)
     hidden_protocol = sum(wire.bit(n) for n in (8, 11, 12, 14, 17, 20, 21, 23))
     made = bench(start=False, backend_options=dict(
-        features=FEATURES | hidden | wire.bit(3) | wire.bit(23) | wire.bit(50) | wire.bit(63),
+        features=FEATURES | hidden | wire.F_RING_RESET | wire.bit(3) | wire.bit(23) | wire.bit(50)
+        | wire.bit(63),
         protocol=(1 << 24) - 1))
     vmm = made.unit.dial()
     offered = vmm.get_features()
     assert not offered & hidden, f"{offered & hidden:#x}"
     passed = wire.bit(3) | wire.bit(23) | wire.bit(50) | wire.bit(63)
     assert offered & passed == passed, "device features pass untouched"
+    assert offered & wire.F_RING_RESET, "a queue is reset by messages that svqd knows"
+    masked = made.svqd.device("dev0")["masked-features"]
+    assert [one["feature"] for one in masked] == list(names.values())
+    assert all(set(one) == {"feature", "reason"} and one["reason"] for one in masked)
+    assert "eventfds" in next(m for m in masked if m["feature"] == "notification_data")["reason"]
     protocol = vmm.get_protocol_features()
     assert not protocol & hidden_protocol, f"{protocol & hidden_protocol:#x}"
 
@@ -343,7 +481,9 @@ def test_device_add_and_del(bench, folder):
     assert qmp.command("query-devices") == []
     assert not unit.address.exists(), "the socket of a deleted device"
     for bad in (dict(shadow="maybe"), dict(backend="tcp:1"), dict(id=""), dict(frontend=""),
-                dict(frontend=str(folder / "none" / "x"))):
+                dict(frontend=str(folder / "none" / "x")), dict(ring="both"), dict(offer=""),
+                dict(offer="packed+vring"), dict(offer=["packed", "packed"]), dict(offer=7),
+                dict(offer="packed", shadow="off"), dict(ring="split", shadow="off")):
         with pytest.raises(QmpError) as raised:
             qmp.command("device-add", **{**keys, **bad})
         assert raised.value.error_class == "GenericError", bad
@@ -354,7 +494,9 @@ def test_device_add_and_del(bench, folder):
     assert qmp.command("device-del", id="dev0") == {}
     assert unit.vmm.closed_by_peer()
     unit.backend.wait_disconnected()
-    qmp.command("device-add", **keys)
+    qmp.command("device-add", **keys, offer=["in_order"], ring="split")
+    state = made.svqd.device("dev0")
+    assert (state["ring"], state["offer"]) == ("split", ["in_order"])
     made.fresh()
 
 

@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from svqwire import message as wire
+from svqwire.backend import FEATURES
 from svqwire.daemon import binary
 from svqwire.wait import wait_until
 
@@ -76,14 +78,51 @@ def test_status(idle, ctl):
     idle.svqd.shadow("dev0", True)
     unit.io(30)
     text = ctl("status", "dev0")
-    assert text.startswith("dev0: shadow") and "VERSION_1" in text and "not connected" not in text
-    assert re.search(r"switches   1, last to shadow in \d+ us", text)
-    row = next(line for line in text.splitlines() if re.match(r" +1  split", line)).split()
-    assert row[:5] == ["1", "split", "64", "running", "shadow"] and row[10] == "30"
+    assert text.startswith("dev0: shadow") and "version_1" in text and "not connected" not in text
+    assert re.search(r"switches +1, last to shadow in \d+ us", text)
+    assert re.search(r"pass-through +possible\n", text)
+    row = next(line for line in text.splitlines() if re.match(r" +1  running", line)).split()
+    assert row[:3] == ["1", "running", "shadow"] and row[8] == "30"
+    ring = "split 64 event_idx indirect"
+    assert text.count(f"  {ring} -> {ring}\n") == 2
     shown = json.loads(ctl("status", "--json"))
     asked = idle.qmp.command("query-devices")
     assert [device["features"] for device in shown] == [device["features"] for device in asked]
     assert "not found" in ctl("status", "nobody", status=1)
+
+
+def test_status_of_added_features(bench):
+    """Both formats and features, why it cannot pass through, and what is withheld."""
+    features = FEATURES & ~wire.F_EVENT_IDX | wire.F_NOTIFICATION_DATA
+    made = bench(keys=dict(offer="event_idx+packed"), backend_options=dict(features=features),
+                 packed=True, num=100)
+    made.unit.io(30)
+
+    def ctl(*arguments):
+        return run("-s", made.svqd.qmp_path, *arguments)
+
+    text = ctl("status", "dev0").stdout
+    assert re.search(r"\n  rings +ring=auto offer=packed\+event_idx\n", text), text
+    lacks = "the guest uses ring features that the back-end lacks: event_idx, packed"
+    assert re.search(rf"\n  pass-through +not possible: {lacks}\n", text), text
+    assert re.search(r"\n  masked +notification_data: .*eventfds", text), text
+    row = next(line for line in text.splitlines() if re.match(r" +1  running", line))
+    assert row.endswith("  packed 100 event_idx indirect -> split 128 indirect")
+    # Offset and wrap counter of a packed ring, which has as many places as are free again.
+    assert re.search(r"shadow +\d+:[01]/\d+:[01] +30/30 ", row), row
+    top = ctl("top", "--interval", "0.1", "--count", "1").stdout
+    assert re.search(r"dev0 +0  running  shadow  packed -> split ", top)
+    ended = ctl("shadow", "dev0", "off")
+    assert ended.returncode == 1 and "Can't set shadow=off on dev0" in ended.stderr
+
+
+def test_status_in_pass_through(idle, ctl):
+    """One ring, which the back-end has as the guest made it."""
+    idle.unit.start()
+    lines = ctl("status", "dev0").splitlines()
+    assert sum(line.endswith("  split 64 event_idx indirect") for line in lines) == 2
+    assert not any("->" in line for line in lines if "running" in line)
+    assert not any(line.startswith(("  rings", "  masked")) for line in lines)
 
 
 def test_shadow(idle, ctl):
@@ -132,8 +171,9 @@ def test_top(idle, ctl):
     idle.unit.start()
     idle.svqd.shadow("dev0", True)
     lines = ctl("top", "--interval", "0.1", "--count", "2").splitlines()
-    assert len(lines) == 6 and lines[0].split()[:4] == ["device", "queue", "state", "mode"]
-    assert lines[1].split()[:4] == ["dev0", "0", "running", "shadow"]
+    assert len(lines) == 6
+    assert lines[0].split()[:5] == ["device", "queue", "state", "mode", "rings"]
+    assert lines[1].split()[:7] == ["dev0", "0", "running", "shadow", "split", "->", "split"]
 
 
 def test_quit(idle, ctl):

@@ -1,11 +1,11 @@
 /*
- * pinger ADDRESS SIZE INTERVAL-MS: sends echo requests of SIZE data bytes and accounts for each
- * reply.
+ * pinger ADDRESS SIZE INTERVAL-MS [LOSSES]: sends echo requests of SIZE data bytes and accounts for
+ * each reply.
  *
  * busybox's ping will not do: its receive buffer holds a handful of replies, and drops the rest
  * when they arrive together. Runs until SIGTERM, waits a little for what is still due, prints
- * "pinger: ok ..." and exits 0 when every request after the first answered one was answered exactly
- * once and unchanged; otherwise says "pinger: BAD ..." and exits 1. A line "progress SENT RECEIVED"
+ * "pinger: ok ..." and exits 0 when every request after the first answered one, but for LOSSES of
+ * them (default 0), was answered exactly once and unchanged; otherwise says "pinger: BAD ..." and exits 1. A line "progress SENT RECEIVED"
  * goes to stdout ten times a second.
  */
 #define _GNU_SOURCE
@@ -135,11 +135,16 @@ static void run(int sock, const struct sockaddr_in *to, int interval)
         take_replies(sock, next);
 }
 
-static int account(void)
+static int account(unsigned int losses)
 {
     for (unsigned int i = first < 0 ? 0 : (unsigned int)first; i < sent; i++) {
         if (answers[i] == 1)
             continue;
+        if (!answers[i] && losses) {
+            losses--;
+            printf("pinger: request %u of %u was not answered\n", i, sent);
+            continue;
+        }
         printf("pinger: BAD request %u of %u was answered %u times\n", i, sent, answers[i]);
         bad++;
     }
@@ -153,8 +158,8 @@ int main(int argc, char **argv)
     struct sockaddr_in to = {.sin_family = AF_INET};
     int sock = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP), room = 4 << 20;
 
-    if (argc != 4 || inet_pton(AF_INET, argv[1], &to.sin_addr) != 1 || sock < 0) {
-        fprintf(stderr, "usage: pinger ADDRESS SIZE INTERVAL-MS\n");
+    if (argc < 4 || argc > 5 || inet_pton(AF_INET, argv[1], &to.sin_addr) != 1 || sock < 0) {
+        fprintf(stderr, "usage: pinger ADDRESS SIZE INTERVAL-MS [LOSSES]\n");
         return 2;
     }
     size = strtoul(argv[2], NULL, 0);
@@ -163,5 +168,5 @@ int main(int argc, char **argv)
     setsockopt(sock, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));
     signal(SIGTERM, on_signal);
     run(sock, &to, atoi(argv[3]));
-    return account();
+    return account(argc > 4 ? (unsigned int)atoi(argv[4]) : 0);
 }

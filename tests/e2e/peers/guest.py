@@ -20,16 +20,22 @@ TROUBLE = re.compile(
 )
 
 
-def vhost_blk(socket_path, queues=4, ident="blk0"):
+def _properties(properties):
+    """packed=True, addr="0x10" as QEMU's ",packed=on,addr=0x10"."""
+    words = {True: "on", False: "off"}
+    return "".join(f",{key}={words.get(value, value)}" for key, value in properties.items())
+
+
+def vhost_blk(socket_path, queues=4, ident="blk0", **properties):
     """QEMU arguments for a vhost-user-blk device."""
     return [
         "-chardev", f"socket,id=chr-{ident},path={socket_path}",
         "-device", f"vhost-user-blk-pci,id={ident},chardev=chr-{ident},num-queues={queues},"
-        "disable-legacy=on",
+        f"disable-legacy=on{_properties(properties)}",
     ]  # fmt: skip
 
 
-def vhost_net(socket_path, pairs=2, ident="net0", mac="52:54:00:53:56:51"):
+def vhost_net(socket_path, pairs=2, ident="net0", mac="52:54:00:53:56:51", **properties):
     """QEMU arguments for a vhost-user net device.
 
     vectors=0: with MSI-X and without KVM, QEMU 7.2 dereferences NULL when a vhost-user net device
@@ -39,7 +45,7 @@ def vhost_net(socket_path, pairs=2, ident="net0", mac="52:54:00:53:56:51"):
         "-chardev", f"socket,id=chr-{ident},path={socket_path}",
         "-netdev", f"vhost-user,id=nd-{ident},chardev=chr-{ident},queues={pairs}",
         "-device", f"virtio-net-pci,id={ident},netdev=nd-{ident},mq=on,vectors=0,"
-        f"mac={mac},disable-legacy=on,romfile=",
+        f"mac={mac},disable-legacy=on,romfile={_properties(properties)}",
     ]  # fmt: skip
 
 
@@ -171,15 +177,33 @@ class Guest:
     def progress(self, tag):
         """The last progress line of a program of ours: bytes written and read, packets sent and
         received."""
-        for line in reversed(self.tail(tag, 3).splitlines()):
-            if line.startswith("progress "):
-                return [int(n) for n in line.split()[1:]]
-            assert "BAD" not in line and "exit" not in line, line
-        return [0, 0]
+        (progress,) = self.all_progress([tag])
+        return progress
 
-    def disk_checksum(self):
+    def all_progress(self, tags):
+        """The same of several programs at once."""
+        files = " ".join(f"/tmp/{tag}" for tag in tags)
+        found = []
+        for lines in self.run(f"for f in {files}; do tail -n 3 $f; echo .; done").split("."):
+            found.append([0, 0])
+            for line in lines.splitlines():
+                assert "BAD" not in line and "exit" not in line, line
+                if line.startswith("progress "):
+                    found[-1] = [int(n) for n in line.split()[1:]]
+        return found[:-1]
+
+    def disk_checksum(self, disk="vda"):
         """The disk as the guest sees it, past its page cache."""
-        return self.run("dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | md5sum", 120).split()[0]
+        return self.run(f"dd if=/dev/{disk} bs=1M iflag=direct 2>/dev/null | md5sum", 120).split()[0]
+
+    def find_device(self, slot, kind):
+        """The name of the disk ("block") or interface ("net") in PCI slot SLOT."""
+        return self.run(f"ls /sys/bus/pci/devices/0000:00:{slot:02x}.0/virtio*/{kind}")
+
+    def acked_features(self, slot):
+        """The virtio feature bits that the guest's driver took for the device in PCI slot SLOT."""
+        bits = self.run(f"cat /sys/bus/pci/devices/0000:00:{slot:02x}.0/virtio*/features")
+        return sum(1 << number for number, bit in enumerate(bits) if bit == "1")
 
     def console(self):
         if not os.path.exists(self.console_path):

@@ -1,5 +1,7 @@
 """Live migration of a busy guest from one QEMU to the next, and what must be true after it."""
 
+import functools
+
 from .guest import Guest, vhost_blk
 from .qmp import QmpError
 from .wait import wait_for
@@ -16,10 +18,15 @@ MIB = 1 << 20
 
 
 class Migrator:
-    """A guest that moves through QEMUs: each gets the next of the given vhost-user-blk sockets."""
+    """A guest that moves through QEMUs: each gets the next of the given sockets.
 
-    def __init__(self, bench, kernel, initramfs, sockets, storage=None, cpus=2):
+    device: makes QEMU's arguments for a socket; properties: the device's.
+    """
+
+    def __init__(self, bench, kernel, initramfs, sockets, storage=None, cpus=2,
+                 device=vhost_blk, **properties):  # fmt: skip
         self._make = (bench, kernel, initramfs)
+        self._device = functools.partial(device, **properties)
         self._bench = bench
         self._sockets = sockets
         self._storage = storage
@@ -31,7 +38,7 @@ class Migrator:
     def _start(self, incoming):
         devices = []
         if self._sockets:
-            devices = vhost_blk(self._sockets[self._started % len(self._sockets)])
+            devices = self._device(self._sockets[self._started % len(self._sockets)])
         name = f"qemu{self._started}"
         self._started += 1
         return Guest(*self._make, devices, name=name, cpus=self._cpus, incoming=incoming)

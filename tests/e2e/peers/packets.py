@@ -31,17 +31,18 @@ def make_packet(number, sizes):
 class PacketLoop:
     """The two FIFOs, and what went through them so far."""
 
-    def __init__(self, bench, sizes):
+    def __init__(self, bench, sizes, name="packets"):
         self.sizes = sizes
         self.sent = 0
         self.received = 0
         self.lost = 0
         self._next = 0  # the number after the last one received
+        self._flying = {}  # number: contents
         self._stalled = time.monotonic()
         self._out = _FILE_HEADER.pack(0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)
         self._in = b""
         self._header_seen = False
-        paths = [bench.path(name + ".pcap") for name in ("to", "from")]
+        paths = [bench.path(f"{name}-{way}.pcap") for way in ("to", "from")]
         for path in paths:
             os.mkfifo(path)
         # Opened both ways, a FIFO never blocks whoever opens it first.
@@ -57,7 +58,7 @@ class PacketLoop:
 
     def _send_burst(self):
         for _ in range(BURST):
-            packet = make_packet(self.sent, self.sizes)
+            packet = self._flying[self.sent] = make_packet(self.sent, self.sizes)
             self._out += _RECORD_HEADER.pack(0, 0, len(packet), len(packet)) + packet
             self.sent += 1
 
@@ -80,8 +81,10 @@ class PacketLoop:
         (*_, number) = _HEAD.unpack_from(packet)
         assert number < self.sent, f"packet {number} came back and was never sent: {packet[:64]!r}"
         assert number >= self._next, f"packet {number} came back after {self._next - 1}"
-        assert packet == make_packet(number, self.sizes), f"packet {number} came back changed"
-        self.lost += number - self._next
+        assert packet == self._flying.pop(number), f"packet {number} came back changed"
+        for missing in range(self._next, number):
+            del self._flying[missing]
+            self.lost += 1
         self._next = number + 1
         self.received += 1
         self._stalled = time.monotonic()
@@ -112,4 +115,9 @@ class PacketLoop:
         while self.received + self.lost < self.sent and time.monotonic() < end:
             self.pump(send=False)
         self.lost = self.sent - self.received
+        # End of file: testpmd, which waits for the next packet, can leave.
         os.close(self._writer)
+
+    def close(self):
+        """Nobody reads any more."""
+        os.close(self._reader)

@@ -24,3 +24,14 @@ def toggle_under_load(wiring, ident, times, progress, step, alive=None, timeout=
         mode = "shadow" if enable else "pass-through"
         seen.append(wait_for(moved, f"load flows after switch {number + 1} to {mode}", timeout))
     return seen
+
+
+class Renewal:
+    """For devices bound to the shadow: where others are switched, their policy is set again."""
+
+    def __init__(self, daemon):
+        self._daemon = daemon
+
+    def shadow(self, ident, enable):
+        self._daemon.qmp.execute("device-set-shadow", id=ident, shadow="on" if enable else "auto")
+        assert self._daemon.mode(ident) == "shadow"

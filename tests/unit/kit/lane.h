@@ -13,14 +13,16 @@
 #include "traffic.h"
 
 #define EVENT_IDX SVQ_BIT(SVQ_F_EVENT_IDX)
+#define INDIRECT  SVQ_BIT(SVQ_F_INDIRECT_DESC)
+#define IN_ORDER  SVQ_BIT(SVQ_F_IN_ORDER)
+#define PACKED    SVQ_BIT(SVQ_F_RING_PACKED)
 
-/* The guest's first index; a wrap is near. */
-#define QUEUE_BASE 65500
-
-/* Guest memory of one queue: the ring's parts, then a page of buffers for each chain. */
+/* Guest memory of one queue: the ring's areas, then a page of buffers for each chain. */
 #define QUEUE_GPA     UINT64_C(0x40000000)
 #define QUEUE_BUFFERS (QUEUE_GPA + 0x40000)
 #define QUEUE_SIZE    UINT64_C(0x800000)
+/* Where the back-end finds the relay's tables: no guest memory there. */
+#define QUEUE_TABLES (UINT64_C(1) << 44)
 
 /* ThreadSanitizer slows everything down by an order of magnitude. */
 #if defined(__SANITIZE_THREAD__)
@@ -36,9 +38,12 @@
 
 struct queue {
     struct kit_memory memory;
-    struct kit_split ring;
-    struct kit_split shadow;
+    struct kit_ring ring;
+    struct kit_ring shadow;
     void *shadow_memory;
+    struct svq_relay_tables tables;
+    uint64_t backend_features;
+    uint32_t base; /* the guest's first index; a wrap is near */
     struct traffic_guest guest;
     struct traffic_backend backend;
     struct svq_relay *relay;
@@ -47,21 +52,32 @@ struct queue {
     unsigned faults; /* as told to the control thread */
 };
 
-/* A queue whose guest will send so many chains; nothing runs yet. */
+/* A queue whose guest will send so many chains; nothing runs yet. Both sides have the features. */
 void queue_init(struct queue *q, unsigned num, uint64_t features, uint64_t chains);
+/* The same with features for each side. */
+void queue_init_sides(struct queue *q, unsigned num, uint64_t guest, uint64_t backend,
+                      uint64_t chains);
 void queue_free(struct queue *q);
 
-void queue_make_relay(struct queue *q, uint16_t base);
+void queue_make_relay(struct queue *q, uint32_t base);
 void queue_make_lane(struct queue *q, struct svq_engine *engine);
 /* Relay, lane and a back-end on the shadow ring. */
-void queue_start_shadow(struct queue *q, struct svq_engine *engine, uint16_t base, bool greedy);
+void queue_start_shadow(struct queue *q, struct svq_engine *engine, uint32_t base, bool greedy);
 /* A back-end on the shadow ring or on the guest's own. */
-void queue_start_backend(struct queue *q, bool shadow, uint16_t base, bool greedy);
+void queue_start_backend(struct queue *q, bool shadow, uint32_t base, bool greedy);
 /* Return: what the relay counted. */
 struct svq_relay_stats queue_drop_lane(struct queue *q);
 
 /* The guest offers a chain, without a kick. */
 void queue_offer(struct queue *q);
+/* How many chains of one descriptor, as queue_offer() makes them, have reached the shadow ring. */
+unsigned queue_arrived(struct queue *q);
+/* Does the relay want kicks from the guest, and calls from the back-end? Any but DISABLE. */
+bool queue_wants_kicks(const struct queue *q);
+bool queue_wants_calls(const struct queue *q);
+/* Break a rule: more chains than there are entries; a used entry although nothing is out. */
+void queue_break_guest(struct queue *q);
+void queue_break_backend(struct queue *q);
 
 /* All chains came through, and nothing went wrong on the way. */
 void queue_expect_clean(struct queue *q);

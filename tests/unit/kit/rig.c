@@ -9,68 +9,133 @@
 
 #include "rig.h"
 
-static void shadow_init(struct rig *rig)
-{
-    size_t desc = 16 * (size_t)rig->num;
-    size_t avail = (6 + 2 * (size_t)rig->num + 63) / 64 * 64;
-    size_t size = desc + avail + kit_split_used_bytes(rig->num);
-    uint8_t *p = NULL;
+/* ---- Building -------------------------------------------------------------------------------- */
 
-    if (!rig->shadow_memory)
-        kit_require(posix_memalign(&rig->shadow_memory, 4096, size) == 0);
-    p = rig->shadow_memory;
-    /* Garbage: the relay has to clear it. */
-    memset(p, 0xa5, size);
-    kit_split_at(&rig->shadow, rig->num, p, p + desc, p + desc + avail);
-}
-
-struct svq_relay_config rig_config(const struct rig *rig, uint16_t base)
+struct svq_relay_config rig_config(const struct rig *rig, uint32_t base)
 {
     return (struct svq_relay_config){
-        .num = rig->num,
-        .features = rig->features,
-        .guest = kit_split_mem(&rig->guest),
-        .backend = kit_split_mem(&rig->shadow),
+        .guest = {rig->num, rig->features, rig->guest.at},
+        .backend = {rig->shadow.num, rig->backend_features, rig->shadow.at},
         .base = base,
         .map = rig->memory.map,
+        .tables = rig->tables,
     };
 }
 
-void rig_start(struct rig *rig, uint16_t base)
+void rig_attach(struct rig *rig, bool shadow, uint32_t base)
+{
+    kit_device_free(rig->device);
+    rig->device = kit_device_new(rig->memory.map, shadow ? &rig->shadow : &rig->guest,
+                                 shadow ? rig->backend_features : rig->features, base);
+    if (shadow)
+        rig->device->tables = rig->tables;
+    /* As a back-end that waits for its first kick. */
+    rig->device->ops->kicks(rig->device, true);
+}
+
+/* Garbage everywhere: the relay has to clear the ring, and to need no clear tables. */
+static void make_shadow(struct rig *rig)
+{
+    enum svq_ring_format format = svq_ring_format(rig->backend_features);
+    struct svq_relay_config config;
+
+    free(rig->shadow_memory);
+    free(rig->tables.host);
+    rig->shadow =
+        kit_ring_alloc(format, svq_relay_shadow_num(format, rig->num), &rig->shadow_memory);
+    rig->tables = (struct svq_relay_tables){.addr = RIG_SHADOW};
+    config = rig_config(rig, 0);
+    rig->tables.size = svq_relay_tables_size(&config);
+    if (rig->tables.size) {
+        kit_require(posix_memalign(&rig->tables.host, 4096, rig->tables.size) == 0);
+        memset(rig->tables.host, 0xa5, rig->tables.size);
+    }
+}
+
+void rig_start(struct rig *rig, uint32_t base)
 {
     struct svq_relay_config config;
 
-    shadow_init(rig);
+    make_shadow(rig);
     config = rig_config(rig, base);
     rig->relay = NULL;
     assert_int_equal(svq_relay_new(&config, &rig->relay), 0);
     assert_non_null(rig->relay);
-    kit_split_device_init(&rig->device, rig->memory.map, &rig->shadow, rig->features, 0);
-    /* As a back-end that waits for its first kick. */
-    rig->device.device.ops->kicks(&rig->device.device, true);
+    rig_attach(rig, true, rig_shadow_base(rig, 0, 0));
 }
 
-void rig_init(struct rig *rig, unsigned num, uint64_t features, uint16_t base)
+void rig_init(struct rig *rig, const struct rig_sides *sides)
 {
     memset(rig, 0, sizeof(*rig));
-    rig->num = num;
-    rig->features = features;
+    rig->num = sides->num;
+    rig->features = sides->guest;
+    rig->backend_features = sides->backend;
+    rig->base = sides->base;
+    if (sides->guest & PACKED)
+        rig->base |= rig->base << 16;
     rig->next_data = RIG_DATA;
     kit_memory_init(&rig->memory, RIG_GPA, RIG_SIZE);
-    kit_split_at(&rig->guest, num, kit_memory_at(&rig->memory, RIG_DESC, 16 * (uint64_t)num),
-                 kit_memory_at(&rig->memory, RIG_AVAIL, 6 + 2 * (uint64_t)num),
-                 kit_memory_at(&rig->memory, RIG_USED, kit_split_used_bytes(num)));
-    kit_split_driver_init(&rig->driver, &rig->memory, &rig->guest, features, base, NULL);
-    rig_start(rig, base);
+    rig->guest = kit_ring_in(&rig->memory, svq_ring_format(sides->guest), rig->num, RIG_DESC,
+                             RIG_DRIVER, RIG_DEVICE);
+    rig->driver = kit_driver_new(&rig->memory, &rig->guest, rig->features, rig->base, NULL);
+    rig_start(rig, rig->base);
 }
 
 void rig_free(struct rig *rig)
 {
     svq_relay_free(rig->relay);
-    rig->driver.driver.ops->free(&rig->driver.driver);
+    kit_driver_free(rig->driver);
+    kit_device_free(rig->device);
     free(rig->shadow_memory);
+    free(rig->tables.host);
     kit_memory_free(&rig->memory);
 }
+
+int rig_setup(void **state)
+{
+    const struct rig_sides *sides = *state;
+    struct rig *rig = malloc(sizeof(*rig));
+
+    kit_require(rig != NULL);
+    rig_init(rig, sides);
+    *state = rig;
+    return 0;
+}
+
+int rig_teardown(void **state)
+{
+    rig_free(*state);
+    free(*state);
+    return 0;
+}
+
+/* ---- Bases ----------------------------------------------------------------------------------- */
+
+static uint32_t base_after(const struct kit_ring *ring, uint16_t base, unsigned taken,
+                           unsigned used)
+{
+    struct kit_place at = kit_place_at(base), end = at;
+
+    if (ring->format == SVQ_RING_SPLIT)
+        return (uint16_t)(base + taken);
+    while (taken--)
+        kit_place_move(&at, ring->num, 2);
+    while (used--)
+        kit_place_move(&end, ring->num, 2);
+    return kit_place_word(at) | (uint32_t)kit_place_word(end) << 16;
+}
+
+uint32_t rig_guest_base(const struct rig *rig, unsigned taken, unsigned used)
+{
+    return base_after(&rig->guest, (uint16_t)rig->base, taken, used);
+}
+
+uint32_t rig_shadow_base(const struct rig *rig, unsigned taken, unsigned used)
+{
+    return base_after(&rig->shadow, rig->shadow.format == SVQ_RING_SPLIT ? 0 : 0x8000, taken, used);
+}
+
+/* ---- The guest ------------------------------------------------------------------------------- */
 
 struct kit_buf rig_buf(struct rig *rig, uint32_t len, bool write)
 {
@@ -84,12 +149,17 @@ struct kit_buf rig_buf(struct rig *rig, uint32_t len, bool write)
     return buf;
 }
 
+bool rig_offer_chain(struct rig *rig, const struct kit_chain *chain)
+{
+    assert_true(rig->driver->ops->add(rig->driver, chain));
+    return rig->driver->ops->publish(rig->driver);
+}
+
 bool rig_offer(struct rig *rig, const struct kit_buf *bufs, unsigned count, uintptr_t token)
 {
     struct kit_chain chain = {bufs, count, count, 0, false, (void *)token};
 
-    assert_true(rig->driver.driver.ops->add(&rig->driver.driver, &chain));
-    return rig->driver.driver.ops->publish(&rig->driver.driver);
+    return rig_offer_chain(rig, &chain);
 }
 
 bool rig_offer_simple(struct rig *rig, uintptr_t token)
@@ -98,6 +168,58 @@ bool rig_offer_simple(struct rig *rig, uintptr_t token)
 
     return rig_offer(rig, bufs, rig->num > 1 ? 2 : 1, token);
 }
+
+void rig_scribble(struct rig *rig)
+{
+    struct kit_packed_driver *packed = (struct kit_packed_driver *)rig->driver;
+
+    for (unsigned i = 0; i < rig->num; i++) {
+        if (rig->guest.format == SVQ_RING_SPLIT) {
+            struct kit_desc *desc = &rig->guest.split.desc[i];
+
+            *desc = (struct kit_desc){RIG_DATA + 8 * RIG_PAGE, 4096,
+                                      (uint16_t)(desc->flags ^ (KIT_F_WRITE | KIT_F_NEXT)), 0xffff};
+        } else {
+            struct kit_pdesc *desc = &rig->guest.packed.desc[i];
+
+            *desc = (struct kit_pdesc){RIG_DATA + 8 * RIG_PAGE, 4096, 0xbad,
+                                       (uint16_t)(desc->flags ^ (KIT_P_WRITE | KIT_P_NEXT))};
+            packed->written[i] = *desc;
+        }
+    }
+}
+
+unsigned rig_completed(struct rig *rig)
+{
+    struct kit_seen seen;
+    int result;
+
+    while ((result = rig->driver->ops->peek(rig->driver, &seen)) > 0)
+        rig->completed += seen.chains;
+    if (result)
+        fail_msg("the guest's driver says: %s", rig->driver->broken);
+    return rig->completed;
+}
+
+void rig_expect_done(struct rig *rig, uintptr_t token, uint32_t len)
+{
+    struct kit_done done = {0};
+
+    rig_completed(rig);
+    assert_int_equal(rig->driver->ops->reap(rig->driver, &done), 1);
+    assert_int_equal((uintptr_t)done.token, token);
+    if (!done.skipped)
+        assert_int_equal(done.len, len);
+}
+
+void rig_expect_nothing_done(struct rig *rig)
+{
+    struct kit_done done;
+
+    assert_int_equal(rig->driver->ops->reap(rig->driver, &done), 0);
+}
+
+/* ---- The relay ------------------------------------------------------------------------------- */
 
 unsigned rig_poll(struct rig *rig)
 {
@@ -123,94 +245,60 @@ unsigned rig_settle(struct rig *rig)
     return bits;
 }
 
-uint16_t rig_take(struct rig *rig, struct kit_buf *bufs, int count)
+/* Good work for the relay, if it were to look. */
+static void tempt_guest_side(struct rig *rig, const struct svq_ring_index *at)
 {
-    uint16_t id = 0xffff;
-
-    assert_int_equal(rig->device.device.ops->take(&rig->device.device, &id, bufs, (unsigned)count),
-                     count);
-    return id;
+    if (rig->guest.format == SVQ_RING_SPLIT)
+        rig->guest.split.avail->idx++;
+    else
+        rig->guest.packed.desc[at->avail] =
+            (struct kit_pdesc){RIG_DATA, 1, 0x7777, kit_avail_flags(at->avail_wrap)};
 }
 
-void rig_expect_idle_device(struct rig *rig)
+static void tempt_backend_side(struct rig *rig, const struct svq_ring_index *at)
 {
-    assert_false(rig->device.device.ops->pending(&rig->device.device));
+    if (rig->shadow.format == SVQ_RING_SPLIT)
+        rig->shadow.split.used->idx++;
+    else
+        rig->shadow.packed.desc[at->used].flags = kit_used_flags(at->used_wrap);
 }
 
-bool rig_complete(struct rig *rig, uint16_t id, uint32_t len)
+static size_t shadow_bytes(const struct rig *rig)
 {
-    rig->device.device.ops->complete(&rig->device.device, id, len, 1);
-    return rig->device.device.ops->publish(&rig->device.device);
-}
+    const struct kit_ring *ring = &rig->shadow;
 
-unsigned rig_serve(struct rig *rig, uint32_t len)
-{
-    struct kit_device *device = &rig->device.device;
-    struct kit_buf *bufs = calloc(rig->num, sizeof(*bufs));
-    unsigned count = 0;
-    uint16_t id;
-    int taken;
-
-    while ((taken = device->ops->take(device, &id, bufs, rig->num)) > 0) {
-        device->ops->complete(device, id, len, 1);
-        count++;
-    }
-    assert_int_equal(taken, 0);
-    device->ops->publish(device);
-    free(bufs);
-    return count;
-}
-
-void rig_expect_done(struct rig *rig, uintptr_t token, uint32_t len)
-{
-    struct kit_done done = {0};
-
-    assert_int_equal(rig->driver.driver.ops->reap(&rig->driver.driver, &done), 1);
-    assert_int_equal((uintptr_t)done.token, token);
-    if (!done.skipped)
-        assert_int_equal(done.len, len);
-}
-
-void rig_expect_nothing_done(struct rig *rig)
-{
-    struct kit_done done;
-
-    assert_int_equal(rig->driver.driver.ops->reap(&rig->driver.driver, &done), 0);
+    return (size_t)((uint8_t *)ring->at.device - (uint8_t *)ring->at.desc) +
+           kit_device_bytes(ring->format, ring->num);
 }
 
 void rig_expect_fault(struct rig *rig, enum svq_side side)
 {
-    size_t used_size = kit_split_used_bytes(rig->num);
-    struct svq_relay_state before, after;
+    size_t ring_size = RIG_TABLES - RIG_GPA, shadow_size = shadow_bytes(rig);
+    struct svq_relay_state before = rig_state(rig), after;
     struct svq_relay_stats stats = rig_stats(rig);
-    uint8_t *used = malloc(used_size);
+    uint8_t *ring = malloc(ring_size), *shadow = malloc(shadow_size);
     const char *reason = NULL;
-    uint16_t shadow_idx = rig->shadow.avail->idx;
 
-    kit_require(used != NULL);
+    kit_require(ring && shadow);
     assert_int_equal(svq_relay_fault(rig->relay, &reason), side);
     assert_non_null(reason);
     assert_true(strlen(reason) > 0);
     /* From here on: nothing. Not even with good work on both sides. */
-    before = rig_state(rig);
-    memcpy(used, rig->guest.used, used_size);
     for (unsigned turn = 0; turn < 3; turn++) {
-        unsigned bits = svq_relay_poll(rig->relay);
-
-        assert_int_equal(bits & ~SVQ_RELAY_FAULT, 0);
-        rig->guest.avail->idx++;
-        rig->shadow.used->idx++;
+        tempt_guest_side(rig, &before.guest);
+        tempt_backend_side(rig, &before.backend);
+        memcpy(ring, rig->memory.bytes, ring_size);
+        memcpy(shadow, rig->shadow.at.desc, shadow_size);
+        assert_int_equal(svq_relay_poll(rig->relay) & ~SVQ_RELAY_FAULT, 0);
+        assert_memory_equal(ring, rig->memory.bytes, ring_size);
+        assert_memory_equal(shadow, rig->shadow.at.desc, shadow_size);
     }
     after = rig_state(rig);
-    assert_memory_equal(used, rig->guest.used, used_size);
-    assert_int_equal(rig->shadow.avail->idx, shadow_idx);
-    assert_int_equal(after.guest_avail, before.guest_avail);
-    assert_int_equal(after.guest_used, before.guest_used);
-    assert_int_equal(after.backend_avail, before.backend_avail);
-    assert_int_equal(after.backend_used, before.backend_used);
+    assert_memory_equal(&after, &before, sizeof(after));
     assert_int_equal(rig_stats(rig).chains, stats.chains);
     assert_int_equal(svq_relay_fault(rig->relay, &reason), side);
-    free(used);
+    free(ring);
+    free(shadow);
 }
 
 void rig_expect_no_fault(const struct rig *rig)
@@ -238,4 +326,51 @@ struct svq_relay_stats rig_stats(const struct rig *rig)
     memset(&stats, 0xee, sizeof(stats));
     svq_relay_stats(rig->relay, &stats);
     return stats;
+}
+
+/* ---- The back-end ---------------------------------------------------------------------------- */
+
+uint32_t rig_stop(struct rig *rig)
+{
+    return rig->device->ops->stop(rig->device);
+}
+
+uint16_t rig_take(struct rig *rig, struct kit_buf *bufs, int count)
+{
+    uint16_t id = 0xffff;
+    int taken = rig->device->ops->take(rig->device, &id, bufs, (unsigned)count);
+
+    if (taken < 0)
+        fail_msg("the back-end's device says: %s", rig->device->broken);
+    assert_int_equal(taken, count);
+    return id;
+}
+
+void rig_expect_idle_device(struct rig *rig)
+{
+    assert_false(rig->device->ops->pending(rig->device));
+}
+
+bool rig_complete(struct rig *rig, uint16_t id, uint32_t len)
+{
+    rig->device->ops->complete(rig->device, id, len, 1);
+    return rig->device->ops->publish(rig->device);
+}
+
+unsigned rig_serve(struct rig *rig, uint32_t len)
+{
+    struct kit_device *device = rig->device;
+    struct kit_buf *bufs = calloc(rig->shadow.num, sizeof(*bufs));
+    unsigned count = 0;
+    uint16_t id;
+    int taken;
+
+    while ((taken = device->ops->take(device, &id, bufs, rig->shadow.num)) > 0) {
+        device->ops->complete(device, id, len, 1);
+        count++;
+    }
+    assert_int_equal(taken, 0);
+    device->ops->publish(device);
+    free(bufs);
+    return count;
 }

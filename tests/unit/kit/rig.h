@@ -6,57 +6,89 @@
 #ifndef SVQ_TESTS_KIT_RIG_H
 #define SVQ_TESTS_KIT_RIG_H
 
-#include <shadowvq/relay.h>
-#include <shadowvq/vhost_user.h>
-
-#include "memory.h"
+#include "packed.h"
+#include "ring.h"
 #include "split.h"
 
-/* Guest memory: the ring's parts, indirect tables and buffers, each on pages of their own. */
+/* Guest memory: the ring's areas, indirect tables and buffers, each on pages of their own. */
 #define RIG_GPA    UINT64_C(0x100000)
 #define RIG_DESC   RIG_GPA
-#define RIG_AVAIL  (RIG_GPA + 0x080000)
-#define RIG_USED   (RIG_GPA + 0x0a0000)
+#define RIG_DRIVER (RIG_GPA + 0x080000)
+#define RIG_DEVICE (RIG_GPA + 0x0a0000)
 #define RIG_TABLES (RIG_GPA + 0x100000)
 #define RIG_DATA   (RIG_GPA + 0x200000)
 #define RIG_SIZE   UINT64_C(0x1000000)
 #define RIG_END    (RIG_GPA + RIG_SIZE)
 #define RIG_PAGE   UINT64_C(4096)
+/* Where the back-end finds the relay's tables: no guest memory there. */
+#define RIG_SHADOW (UINT64_C(1) << 44)
 
 #define EVENT_IDX SVQ_BIT(SVQ_F_EVENT_IDX)
 #define INDIRECT  SVQ_BIT(SVQ_F_INDIRECT_DESC)
 #define IN_ORDER  SVQ_BIT(SVQ_F_IN_ORDER)
-
-/* A cmocka test of one setup among several; `suffix` makes its name. Wants a teardown(). */
-/* clang-format off */
-#define RIG_TEST(name, suffix, setup) {#name suffix, name, setup, teardown, NULL}
-/* clang-format on */
+#define PACKED    SVQ_BIT(SVQ_F_RING_PACKED)
 
 struct rig {
     struct kit_memory memory;
-    struct kit_split guest;
-    struct kit_split shadow;
+    struct kit_ring guest;
+    struct kit_ring shadow;
     void *shadow_memory;
-    struct kit_split_driver driver;
-    struct kit_split_device device;
+    struct svq_relay_tables tables;
+    struct kit_driver *driver;
+    struct kit_device *device;
     struct svq_relay *relay;
-    unsigned num;
-    uint64_t features;
-    uint64_t next_data; /* where rig_buf() takes the next buffer from */
+    unsigned num;              /* of the guest's ring */
+    uint64_t features;         /* of the guest's side */
+    uint64_t backend_features; /* of the other */
+    uint32_t base;             /* the guest ring's first one */
+    uint64_t next_data;        /* where rig_buf() takes the next buffer from */
+    unsigned completed;        /* see rig_completed() */
 };
 
-void rig_init(struct rig *rig, unsigned num, uint64_t features, uint16_t base);
+/* What a rig is made of. */
+struct rig_sides {
+    unsigned num;     /* of the guest's ring */
+    uint64_t guest;   /* features */
+    uint64_t backend; /* features */
+    uint32_t base;    /* as in SET_VRING_BASE; packed: its lower half */
+};
+
+/*
+ * A cmocka test on such sides; the name of the struct is the end of the test's name.
+ */
+/* clang-format off */
+#define RIG_TEST(name, sides) \
+    {#name "_" #sides, name, rig_setup, rig_teardown, (void *)(uintptr_t)&(sides)}
+/* clang-format on */
+
+/* Fixtures: *state is a struct rig_sides before the setup, the rig after it. */
+int rig_setup(void **state);
+int rig_teardown(void **state);
+
+void rig_init(struct rig *rig, const struct rig_sides *sides);
 void rig_free(struct rig *rig);
 
 /* A relay from the guest ring's present state; the shadow ring starts afresh. */
-void rig_start(struct rig *rig, uint16_t base);
+void rig_start(struct rig *rig, uint32_t base);
 /* Without a device: the config that rig_start() uses. */
-struct svq_relay_config rig_config(const struct rig *rig, uint16_t base);
+struct svq_relay_config rig_config(const struct rig *rig, uint32_t base);
+/* Another device: on the shadow ring, or on the guest's own with the guest's features. */
+void rig_attach(struct rig *rig, bool shadow, uint32_t base);
+/* The device stops. Return: its base. */
+uint32_t rig_stop(struct rig *rig);
+
+/*
+ * Bases of rings that only chains of two descriptors have gone through, as rig_offer_simple() makes
+ * them: so many taken, so many used.
+ */
+uint32_t rig_guest_base(const struct rig *rig, unsigned taken, unsigned used);
+uint32_t rig_shadow_base(const struct rig *rig, unsigned taken, unsigned used);
 
 /* A fresh buffer of guest memory. */
 struct kit_buf rig_buf(struct rig *rig, uint32_t len, bool write);
 
 /* Add a chain and publish it. The token is any number. Return: whether to kick. */
+bool rig_offer_chain(struct rig *rig, const struct kit_chain *chain);
 bool rig_offer(struct rig *rig, const struct kit_buf *bufs, unsigned count, uintptr_t token);
 /* One readable, one writable buffer of 64 bytes. */
 bool rig_offer_simple(struct rig *rig, uintptr_t token);
@@ -75,9 +107,17 @@ bool rig_complete(struct rig *rig, uint16_t id, uint32_t len);
 /* The device takes everything there is and completes it with len. Return: how many. */
 unsigned rig_serve(struct rig *rig, uint32_t len);
 
+/*
+ * Change all that the guest's descriptors say, as a guest may at any moment, without taking back
+ * those that are available.
+ */
+void rig_scribble(struct rig *rig);
+
 /* The guest finds this completion next. */
 void rig_expect_done(struct rig *rig, uintptr_t token, uint32_t len);
 void rig_expect_nothing_done(struct rig *rig);
+/* So many chains have been completed in the guest's ring altogether, reaped or not. */
+unsigned rig_completed(struct rig *rig);
 
 /* The relay has stopped over a fault of that side, says why, and moves nothing more. */
 void rig_expect_fault(struct rig *rig, enum svq_side side);

@@ -3,36 +3,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <shadowvq/vhost_user.h>
-
 #include "split.h"
-
-size_t kit_split_used_bytes(unsigned num)
-{
-    return 4 + sizeof(struct kit_used_elem) * num + 2;
-}
-
-void kit_split_at(struct kit_split *ring, unsigned num, void *desc, void *avail, void *used)
-{
-    ring->num = num;
-    ring->desc = desc;
-    ring->avail = avail;
-    ring->used = used;
-}
-
-struct svq_split_mem kit_split_mem(const struct kit_split *ring)
-{
-    return (struct svq_split_mem){ring->desc, ring->avail, ring->used};
-}
 
 static struct kit_split_driver *driver_of(struct kit_driver *driver)
 {
     return (struct kit_split_driver *)driver;
 }
 
+static int broken(struct kit_driver *driver, const char *rule)
+{
+    driver->broken = rule;
+    return -EPROTO;
+}
+
 static unsigned slot_of(const struct kit_split_driver *d, uint16_t idx)
 {
-    return idx & (d->ring.num - 1);
+    return idx & (d->driver.ring.num - 1);
 }
 
 /* IN_ORDER wants descriptors in table order; the free list starts so, and completions keep it so.
@@ -50,7 +36,7 @@ static void fill_table(struct kit_split_driver *d, const struct kit_chain *chain
 {
     unsigned n = chain->count - chain->direct;
     const struct kit_buf *bufs = chain->bufs + chain->direct;
-    struct kit_desc *table = kit_memory_at(d->memory, chain->table, n * sizeof(*table));
+    struct kit_desc *table = kit_memory_at(d->driver.memory, chain->table, n * sizeof(*table));
 
     for (unsigned i = 0; i < n; i++) {
         /* Scattered: 0, n-1, n-2 ... 1. */
@@ -84,7 +70,7 @@ static bool split_add(struct kit_driver *driver, const struct kit_chain *chain)
         struct kit_desc *desc;
 
         at = pop_free(d);
-        desc = &d->ring.desc[at];
+        desc = &d->driver.ring.split.desc[at];
         if (previous) {
             previous->flags |= KIT_F_NEXT;
             previous->next = at;
@@ -104,7 +90,7 @@ static bool split_add(struct kit_driver *driver, const struct kit_chain *chain)
     slot = &d->slots[head];
     kit_require(!slot->busy);
     *slot = (struct kit_split_slot){chain->token, at, (uint16_t)needed, true};
-    d->ring.avail->ring[slot_of(d, d->added)] = head;
+    driver->ring.split.avail->ring[slot_of(d, d->added)] = head;
     d->order[slot_of(d, d->added)] = head;
     d->added++;
     return true;
@@ -121,15 +107,15 @@ static bool split_publish(struct kit_driver *driver)
     struct kit_split_driver *d = driver_of(driver);
     uint16_t old = d->published;
 
-    kit_set16(&d->ring.avail->idx, d->added);
+    kit_set16(&driver->ring.split.avail->idx, d->added);
     d->published = d->added;
     /* The index before the suppression state: pairs with the device's fence in kicks(). */
     __sync_synchronize();
     if (old == d->published)
         return false;
-    if (d->event_idx)
-        return need_event(kit_get16(kit_avail_event(&d->ring)), d->published, old);
-    return !(kit_get16(&d->ring.used->flags) & 1);
+    if (driver->event_idx)
+        return need_event(kit_get16(kit_avail_event(&driver->ring)), d->published, old);
+    return !(kit_get16(&driver->ring.split.used->flags) & 1);
 }
 
 static void release(struct kit_split_driver *d, uint16_t head, struct kit_done *done)
@@ -138,70 +124,96 @@ static void release(struct kit_split_driver *d, uint16_t head, struct kit_done *
 
     done->token = slot->token;
     slot->busy = false;
-    if (d->in_order) {
+    if (d->driver.in_order) {
         /* To the tail: slots come round in table order. */
         d->free_count += slot->count;
         return;
     }
-    /* The chain's own links still stand: a device never writes the descriptor table. */
-    for (uint16_t at = head; at != slot->last; at = d->ring.desc[at].next)
-        d->next_free[at] = d->ring.desc[at].next;
+    /* The chain's slots are still linked, as they came from this list. */
     d->next_free[slot->last] = d->free_head;
     d->free_head = head;
     d->free_count += slot->count;
 }
 
-/* Where the batch that ends with `head` ends, as an index; or -EPROTO. */
-static int find_batch(struct kit_split_driver *d, uint32_t head, uint16_t used_idx)
+/* A used index that the device may have come to. */
+static int read_used_idx(struct kit_split_driver *d, uint16_t *idx)
 {
-    for (uint16_t i = d->reaped; i != used_idx; i++)
-        if (d->order[slot_of(d, i)] == head)
-            return (uint16_t)(i + 1);
-    return -EPROTO;
+    struct kit_driver *driver = &d->driver;
+
+    if (driver->broken)
+        return -EPROTO;
+    *idx = kit_get16(&driver->ring.split.used->idx);
+    if ((uint16_t)(*idx - d->reaped) > (uint16_t)(d->published - d->reaped))
+        return broken(driver, "the used index is beyond what is out");
+    return 0;
 }
 
-static int reap_in_order(struct kit_split_driver *d, uint16_t used_idx, struct kit_done *done)
+/*
+ * The used entry at an index. Return: how many chains it completes, itself included, or -EPROTO. In
+ * order it names the last one of a batch.
+ */
+static int read_used(struct kit_split_driver *d, uint16_t at, uint16_t used_idx,
+                     struct kit_used_elem *elem)
 {
-    uint16_t head;
+    struct kit_driver *driver = &d->driver;
 
-    if (d->batch_end == d->reaped) {
-        struct kit_used_elem *elem = &d->ring.used->ring[slot_of(d, d->reaped)];
-        int end = find_batch(d, elem->id, used_idx);
-
-        if (end < 0)
-            return end;
-        d->batch_end = (uint16_t)end;
-        d->batch_len = elem->len;
-    }
-    head = d->order[slot_of(d, d->reaped)];
-    if (!d->slots[head].busy)
-        return -EPROTO;
-    d->reaped++;
-    done->skipped = d->reaped != d->batch_end;
-    done->len = done->skipped ? 0 : d->batch_len;
-    release(d, head, done);
-    return 1;
+    *elem = driver->ring.split.used->ring[slot_of(d, at)];
+    if (elem->id >= driver->ring.num || !d->slots[elem->id].busy)
+        return broken(driver, "a used id is not out");
+    if (!driver->in_order)
+        return 1;
+    for (uint16_t i = at; i != used_idx; i++)
+        if (d->order[slot_of(d, i)] == elem->id)
+            return (uint16_t)(i + 1 - at);
+    return broken(driver, "a used id is out of order");
 }
 
 static int split_reap(struct kit_driver *driver, struct kit_done *done)
 {
     struct kit_split_driver *d = driver_of(driver);
-    uint16_t used_idx = kit_get16(&d->ring.used->idx);
-    struct kit_used_elem *elem;
+    struct kit_used_elem elem;
+    uint16_t used_idx, head;
+    int err = read_used_idx(d, &used_idx);
 
-    if (used_idx == d->reaped)
-        return 0;
-    if ((uint16_t)(used_idx - d->reaped) > (uint16_t)(d->published - d->reaped))
-        return -EPROTO;
-    if (d->in_order)
-        return reap_in_order(d, used_idx, done);
-    elem = &d->ring.used->ring[slot_of(d, d->reaped)];
-    if (elem->id >= d->ring.num || !d->slots[elem->id].busy)
-        return -EPROTO;
-    done->len = elem->len;
-    done->skipped = false;
+    if (err || used_idx == d->reaped)
+        return err;
+    if (d->batch_end == d->reaped) {
+        int batch = read_used(d, d->reaped, used_idx, &elem);
+
+        if (batch < 0)
+            return batch;
+        d->batch_end = (uint16_t)(d->reaped + batch);
+        d->batch_head = (uint16_t)elem.id;
+        d->batch_len = elem.len;
+    }
     d->reaped++;
-    release(d, (uint16_t)elem->id, done);
+    done->skipped = d->reaped != d->batch_end;
+    done->len = done->skipped ? 0 : d->batch_len;
+    head = driver->in_order ? d->order[slot_of(d, (uint16_t)(d->reaped - 1))] : d->batch_head;
+    release(d, head, done);
+    return 1;
+}
+
+static int split_peek(struct kit_driver *driver, struct kit_seen *seen)
+{
+    struct kit_split_driver *d = driver_of(driver);
+    struct kit_used_elem elem;
+    uint16_t used_idx;
+    int result = read_used_idx(d, &used_idx);
+
+    if (result)
+        return result;
+    /* What has been reaped need not be seen. */
+    if ((int16_t)(d->batch_end - d->peeked) > 0)
+        d->peeked = d->batch_end;
+    if (d->peeked == used_idx)
+        return 0;
+    result = read_used(d, d->peeked, used_idx, &elem);
+    if (result < 0)
+        return result;
+    *seen = (struct kit_seen){d->slots[elem.id].token, (unsigned)result, slot_of(d, d->peeked),
+                              (unsigned)result};
+    d->peeked = (uint16_t)(d->peeked + result);
     return 1;
 }
 
@@ -209,10 +221,10 @@ static void split_interrupts(struct kit_driver *driver, bool on)
 {
     struct kit_split_driver *d = driver_of(driver);
 
-    if (!d->event_idx)
-        kit_set16(&d->ring.avail->flags, !on);
+    if (!driver->event_idx)
+        kit_set16(&driver->ring.split.avail->flags, !on);
     else /* off: an event that lies as far ahead as it can */
-        kit_set16(kit_used_event(&d->ring), (uint16_t)(d->reaped - !on));
+        kit_set16(kit_used_event(&driver->ring), (uint16_t)(d->reaped - !on));
 }
 
 static bool split_pending(struct kit_driver *driver)
@@ -220,7 +232,23 @@ static bool split_pending(struct kit_driver *driver)
     struct kit_split_driver *d = driver_of(driver);
 
     __sync_synchronize();
-    return kit_get16(&d->ring.used->idx) != d->reaped;
+    return kit_get16(&driver->ring.split.used->idx) != d->reaped;
+}
+
+static void split_delay(struct kit_driver *driver, unsigned percent)
+{
+    struct kit_split_driver *d = driver_of(driver);
+    unsigned distance = (uint16_t)(d->published - d->reaped) * percent / 100;
+
+    if (driver->event_idx)
+        kit_set16(kit_used_event(&driver->ring), (uint16_t)(d->reaped + distance));
+    else
+        split_interrupts(driver, true);
+}
+
+static uint16_t split_next(struct kit_driver *driver)
+{
+    return driver_of(driver)->added;
 }
 
 static void split_free(struct kit_driver *driver)
@@ -230,20 +258,24 @@ static void split_free(struct kit_driver *driver)
     free(d->next_free);
     free(d->order);
     free(d->slots);
+    free(d);
 }
 
 static const struct kit_driver_ops split_ops = {
     .add = split_add,
     .publish = split_publish,
     .reap = split_reap,
+    .peek = split_peek,
     .interrupts = split_interrupts,
+    .delay = split_delay,
     .pending = split_pending,
+    .next = split_next,
     .free = split_free,
 };
 
 static void shuffle_free(struct kit_split_driver *d, struct kit_rng *rng)
 {
-    unsigned num = d->ring.num;
+    unsigned num = d->driver.ring.num;
     uint16_t *order = malloc(num * sizeof(*order));
 
     kit_require(order != NULL);
@@ -262,19 +294,16 @@ static void shuffle_free(struct kit_split_driver *d, struct kit_rng *rng)
     free(order);
 }
 
-void kit_split_driver_init(struct kit_split_driver *d, const struct kit_memory *memory,
-                           const struct kit_split *ring, uint64_t features, uint16_t base,
-                           struct kit_rng *rng)
+struct kit_driver *kit_split_driver_new(const struct kit_memory *memory,
+                                        const struct kit_ring *ring, uint64_t features,
+                                        uint16_t base, struct kit_rng *rng)
 {
+    struct kit_split_driver *d = calloc(1, sizeof(*d));
     unsigned num = ring->num;
 
-    memset(d, 0, sizeof(*d));
-    d->driver.ops = &split_ops;
-    d->memory = memory;
-    d->ring = *ring;
-    d->event_idx = features & SVQ_BIT(SVQ_F_EVENT_IDX);
-    d->in_order = features & SVQ_BIT(SVQ_F_IN_ORDER);
-    d->added = d->published = d->reaped = d->batch_end = base;
+    kit_require(d != NULL);
+    kit_driver_init(&d->driver, &split_ops, memory, ring, features, rng);
+    d->added = d->published = d->reaped = d->peeked = d->batch_end = base;
     d->free_count = num;
     d->next_free = calloc(num, sizeof(*d->next_free));
     d->order = calloc(num, sizeof(*d->order));
@@ -282,12 +311,13 @@ void kit_split_driver_init(struct kit_split_driver *d, const struct kit_memory *
     kit_require(d->next_free && d->order && d->slots);
     for (unsigned i = 0; i < num; i++)
         d->next_free[i] = (uint16_t)((i + 1) % num);
-    if (rng && !d->in_order)
+    if (rng && !d->driver.in_order)
         shuffle_free(d, rng);
-    memset(ring->desc, 0, sizeof(*ring->desc) * num);
-    memset(ring->avail, 0, 6 + 2 * (size_t)num);
-    memset(ring->used, 0, kit_split_used_bytes(num));
-    ring->avail->idx = base;
-    ring->used->idx = base;
+    memset(ring->split.desc, 0, kit_desc_bytes(num));
+    memset(ring->split.avail, 0, kit_driver_bytes(SVQ_RING_SPLIT, num));
+    memset(ring->split.used, 0, kit_device_bytes(SVQ_RING_SPLIT, num));
+    ring->split.avail->idx = base;
+    ring->split.used->idx = base;
     split_interrupts(&d->driver, true);
+    return &d->driver;
 }

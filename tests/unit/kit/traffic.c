@@ -36,16 +36,20 @@ static void hush(int fd)
 
 /* ---- Guest --------------------------------------------------------------------------------- */
 
-/* A chain is a request of one word that says its number, and room for an answer of two. */
+/*
+ * A chain is a request of one word that says its number, and room for an answer of two; with
+ * INDIRECT_DESC, half of them in a table.
+ */
 static bool offer_one(struct traffic_guest *g)
 {
     unsigned buffer = g->spare[g->spare_count - 1];
     uint64_t gpa = g->buffers + (uint64_t)buffer * PAGE;
     struct kit_buf bufs[2] = {{gpa, 8, false}, {gpa + 64, 16, true}};
-    struct kit_chain chain = {bufs, 2, 2, 0, false, &g->sequence[buffer]};
+    unsigned direct = g->driver->indirect && kit_percent(&g->rng, 50) ? 0 : 2;
+    struct kit_chain chain = {bufs, 2, direct, gpa + 1024, false, &g->sequence[buffer]};
     uint64_t *words = kit_memory_at(g->memory, gpa, PAGE);
 
-    if (!g->driver.driver.ops->add(&g->driver.driver, &chain))
+    if (!g->driver->ops->add(g->driver, &chain))
         return false;
     g->spare_count--;
     g->sequence[buffer] = g->offered;
@@ -63,7 +67,7 @@ static bool offer_some(struct traffic_guest *g)
         count++;
     if (!count)
         return false;
-    if (g->driver.driver.ops->publish(&g->driver.driver)) {
+    if (g->driver->ops->publish(g->driver)) {
         pthread_mutex_lock(&g->kick_lock);
         traffic_ring(g->kick);
         pthread_mutex_unlock(&g->kick_lock);
@@ -77,7 +81,7 @@ static bool reap_all(struct traffic_guest *g)
     bool any = false;
     int result;
 
-    while ((result = g->driver.driver.ops->reap(&g->driver.driver, &done)) > 0) {
+    while ((result = g->driver->ops->reap(g->driver, &done)) > 0) {
         uint64_t *sequence = done.token;
         unsigned buffer = (unsigned)(sequence - g->sequence);
         uint64_t *words = kit_memory_at(g->memory, g->buffers + (uint64_t)buffer * PAGE, PAGE);
@@ -97,18 +101,18 @@ static bool reap_all(struct traffic_guest *g)
 /* Nothing to do: sleep until called. */
 static void guest_sleep(struct traffic_guest *g)
 {
-    const struct kit_driver_ops *ops = g->driver.driver.ops;
+    const struct kit_driver_ops *ops = g->driver->ops;
     struct pollfd fds[2] = {{.fd = g->call[0], .events = POLLIN},
                             {.fd = g->call[1], .events = POLLIN}};
 
-    ops->interrupts(&g->driver.driver, true);
-    if (!ops->pending(&g->driver.driver)) {
+    ops->interrupts(g->driver, true);
+    if (!ops->pending(g->driver)) {
         if (poll(fds, 2, TRAFFIC_STALL_MS) == 0)
             g->stalled = true;
         hush(g->call[0]);
         hush(g->call[1]);
     }
-    ops->interrupts(&g->driver.driver, false);
+    ops->interrupts(g->driver, false);
 }
 
 static void *guest_main(void *arg)
@@ -127,7 +131,7 @@ static void *guest_main(void *arg)
 
 void traffic_guest_init(struct traffic_guest *g)
 {
-    kit_split_driver_init(&g->driver, g->memory, &g->ring, g->features, g->base, NULL);
+    g->driver = kit_driver_new(g->memory, &g->ring, g->features, g->base, NULL);
     g->rng.state = g->seed;
     g->spare = calloc(g->depth, sizeof(*g->spare));
     g->sequence = calloc(g->depth, sizeof(*g->sequence));
@@ -149,7 +153,7 @@ void traffic_guest_join(struct traffic_guest *g)
 
 void traffic_guest_free(struct traffic_guest *g)
 {
-    g->driver.driver.ops->free(&g->driver.driver);
+    kit_driver_free(g->driver);
     pthread_mutex_destroy(&g->kick_lock);
     free(g->spare);
     free(g->sequence);
@@ -187,7 +191,7 @@ static uint32_t answer(struct traffic_backend *b, int count)
 
 static bool take_some(struct traffic_backend *b)
 {
-    struct kit_device *device = &b->device.device;
+    struct kit_device *device = b->device;
     bool any = false;
     uint16_t id = 0;
     int count;
@@ -206,14 +210,15 @@ static bool take_some(struct traffic_backend *b)
 
 static void complete_some(struct traffic_backend *b, bool all)
 {
-    struct kit_device *device = &b->device.device;
+    struct kit_device *device = b->device;
     unsigned count = all ? b->taken_count : kit_between(&b->rng, 1, b->taken_count);
 
     while (count--) {
-        unsigned i = kit_below(&b->rng, b->taken_count);
+        unsigned i = device->in_order ? 0 : kit_below(&b->rng, b->taken_count);
 
         device->ops->complete(device, b->taken[i].id, b->taken[i].len, 1);
-        b->taken[i] = b->taken[--b->taken_count];
+        b->taken_count--;
+        memmove(b->taken + i, b->taken + i + 1, (b->taken_count - i) * sizeof(*b->taken));
     }
     if (device->ops->publish(device))
         traffic_ring(b->call);
@@ -221,7 +226,7 @@ static void complete_some(struct traffic_backend *b, bool all)
 
 static void backend_sleep(struct traffic_backend *b)
 {
-    struct kit_device *device = &b->device.device;
+    struct kit_device *device = b->device;
     struct pollfd fds[2] = {{.fd = b->kick, .events = POLLIN},
                             {.fd = b->stop_event, .events = POLLIN}};
 
@@ -252,7 +257,8 @@ static void *backend_main(void *arg)
 
 void traffic_backend_start(struct traffic_backend *b)
 {
-    kit_split_device_init(&b->device, b->memory->map, &b->ring, b->features, b->base);
+    b->device = kit_device_new(b->memory->map, &b->ring, b->features, b->base);
+    b->device->tables = b->tables;
     b->rng.state = b->seed;
     b->bufs = calloc(b->ring.num, sizeof(*b->bufs));
     b->taken = calloc(b->ring.num, sizeof(*b->taken));
@@ -262,13 +268,18 @@ void traffic_backend_start(struct traffic_backend *b)
     kit_require(!pthread_create(&b->thread, NULL, backend_main, b));
 }
 
-uint16_t traffic_backend_stop(struct traffic_backend *b)
+uint32_t traffic_backend_stop(struct traffic_backend *b)
 {
+    uint32_t base;
+
     b->stop = true;
     traffic_ring(b->stop_event);
     kit_require(!pthread_join(b->thread, NULL));
     close(b->stop_event);
     free(b->bufs);
     free(b->taken);
-    return b->device.device.ops->stop(&b->device.device);
+    base = b->device->ops->stop(b->device);
+    kit_device_free(b->device);
+    b->device = NULL;
+    return base;
 }

@@ -9,8 +9,7 @@
 
 #include <pthread.h>
 
-#include "memory.h"
-#include "split.h"
+#include "ring.h"
 
 /* Nothing may take longer than this without being a hang, under any sanitizer. */
 #define TRAFFIC_STALL_MS 20000
@@ -20,9 +19,9 @@
 struct traffic_guest {
     /* To be set before the start. */
     struct kit_memory *memory;
-    struct kit_split ring;
+    struct kit_ring ring;
     uint64_t features;
-    uint16_t base;
+    uint32_t base;
     uint64_t buffers; /* gpa of a page of buffers per descriptor */
     uint64_t chains;  /* to pass altogether */
     unsigned depth;   /* at most so many outstanding */
@@ -31,7 +30,7 @@ struct traffic_guest {
     uint64_t seed;
 
     /* The thread's. */
-    struct kit_split_driver driver;
+    struct kit_driver *driver;
     struct kit_rng rng;
     uint64_t offered;
     unsigned outstanding;
@@ -60,16 +59,17 @@ void traffic_guest_set_kick(struct traffic_guest *guest, int fd);
 struct traffic_backend {
     /* To be set before the start. */
     struct kit_memory *memory;
-    struct kit_split ring;
+    struct kit_ring ring;
     uint64_t features;
-    uint16_t base;
+    uint32_t base;
+    struct svq_relay_tables tables; /* on a shadow ring: the relay's */
     int kick;
     int call;
     uint64_t seed;
-    bool greedy; /* take all there is before completing, in any order */
+    bool greedy; /* take all there is before completing, in any order unless IN_ORDER */
 
     /* The thread's. */
-    struct kit_split_device device;
+    struct kit_device *device;
     struct kit_rng rng;
     struct kit_buf *bufs;
     struct taken *taken;
@@ -84,7 +84,7 @@ struct traffic_backend {
 
 void traffic_backend_start(struct traffic_backend *backend);
 /* Complete what was taken and leave. Return: the base. */
-uint16_t traffic_backend_stop(struct traffic_backend *backend);
+uint32_t traffic_backend_stop(struct traffic_backend *backend);
 
 int traffic_event(void);
 void traffic_ring(int fd);

@@ -48,6 +48,7 @@ class BackEnd:
         # The device's manners: see BackQueue.
         self.order, self.hold, self.drain = "fifo", False, "before"
         self.short, self.corrupt, self.keeps_call = False, None, True
+        self.half_base, self.strict = False, True
         self.keep_memory = False  # True: the fds of memory regions are kept in `memory_fds`
         self.memory_fds = []
         self.log, self.violations, self.faults = [], [], []
@@ -272,6 +273,10 @@ class BackEnd:
     def event_idx(self):
         return bool(self.acked & wire.F_EVENT_IDX)
 
+    @property
+    def packed(self):
+        return bool(self.acked & wire.F_PACKED)
+
     def breach(self, text):
         self.violations.append(text)
 
@@ -353,14 +358,14 @@ class BackEnd:
 
     def on_set_vring_num(self, message):
         index, num = wire.VRING_STATE.unpack(message.payload)
-        if num == 0 or num > 32768 or num & (num - 1):
+        if num == 0 or num > 32768 or (num & (num - 1) and not self.packed):
             self.breach(f"ring size {num}")
         self.queue(index).num = num
 
     def on_set_vring_addr(self, message):
         index, flags, desc, used, avail, log = wire.VRING_ADDR.unpack(message.payload)
         queue = self.queue(index)
-        if desc % 16 or avail % 2 or used % 4:
+        if desc % 16 or avail % (4 if self.packed else 2) or used % 4:
             self.breach("SET_VRING_ADDR: alignment")
         if flags & ~1 or (flags and not self.features & wire.F_LOG_ALL):
             self.breach(f"SET_VRING_ADDR: flags {flags:#x}")
@@ -369,7 +374,8 @@ class BackEnd:
             if queue.addr != (desc, used, avail):
                 self.breach("SET_VRING_ADDR: a running ring's addresses change")
             queue.ring.used_gpa = log if flags & 1 else None
-        for start, length in ((desc, 16), (avail, 6), (used, 6)):
+        least = 4 if self.packed else 6
+        for start, length in ((desc, 16), (avail, least), (used, least)):
             try:
                 self.memory.by_uaddr(start, length)
             except Translation as error:
@@ -379,9 +385,13 @@ class BackEnd:
 
     def on_set_vring_base(self, message):
         index, base = wire.VRING_STATE.unpack(message.payload)
-        if base > 0xFFFF:
+        queue = self.queue(index)
+        if base > 0xFFFF and not self.packed:
             self.breach(f"SET_VRING_BASE: {base:#x}")
-        self.queue(index).base = base
+        if self.packed and queue.num and (base & 0x7FFF >= queue.num
+                                          or base >> 16 & 0x7FFF >= queue.num):
+            self.breach(f"SET_VRING_BASE: {base:#x} in a ring of {queue.num}")
+        queue.base, queue.stopped = base, None
 
     def on_get_vring_base(self, message):
         index, _ = wire.VRING_STATE.unpack(message.payload)

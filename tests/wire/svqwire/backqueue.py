@@ -6,6 +6,8 @@ The device answers each chain with guest.answer(). How it does is set on the Bac
     drain   "before" (GET_VRING_BASE completes what is held, then answers) | "after" (it answers
             first and completes a little later) | "never"
     short   True: the used length says 1 byte although everything was written
+    strict  False: what a sloppy guest writes in its own tables is let pass
+    half_base  True: GET_VRING_BASE of a packed ring knows the lower 16 bits only, as DPDK
     corrupt a function (queue, chain) that writes something of its own into the used ring
 """
 
@@ -13,7 +15,8 @@ import os
 
 from .devicering import DeviceRing
 from .guest import answer
-from .message import F_IN_ORDER
+from .message import F_IN_ORDER, F_INDIRECT
+from .packeddevice import PackedDevice
 
 LATE = 0.05  # seconds between an early GET_VRING_BASE answer and the completions
 
@@ -24,7 +27,7 @@ class BackQueue:
         self.num, self.addr, self.flags, self.log_gpa, self.base = 0, None, 0, 0, 0
         self.kick = self.call = self.err = -1
         self.enabled = False
-        self.ring = None
+        self.ring = self.stopped = None  # stopped: the ring of the last GET_VRING_BASE
         self.held = []
         self.kicks = self.calls = self.chains = 0
 
@@ -38,10 +41,13 @@ class BackQueue:
     def start(self):
         """KICK came: the ring can run."""
         backend = self.backend
-        self.ring = DeviceRing(
+        self.ring = (PackedDevice if backend.packed else DeviceRing)(
             backend.memory, self.num, self.addr, self.base, backend.event_idx,
             backend.dirty_log, self.log_gpa if self.flags & 1 else None,
         )
+        self.ring.takes_indirect = bool(backend.acked & F_INDIRECT)
+        self.ring.strict = backend.strict
+        self.stopped = None
         self.watch()
 
     def watch(self):
@@ -68,7 +74,11 @@ class BackQueue:
         if self.backend.hold:
             self.held += batch
             return
-        self.complete(batch if self.backend.order == "fifo" else batch[::-1])
+        self.complete(self.ordered(batch))
+
+    def ordered(self, chains):
+        fifo = self.backend.order == "fifo" or self.backend.acked & F_IN_ORDER
+        return chains if fifo else chains[::-1]
 
     def complete(self, chains):
         if not chains:
@@ -86,12 +96,10 @@ class BackQueue:
         self.signal(ring)
 
     def complete_batch(self, ring, chains):
-        """IN_ORDER (virtio 1.3, 2.7.9): one entry, for the last, stands for the whole batch."""
         for chain in chains:
             data = answer(chain.read(), chain.room)
             chain.write(data)
-        ring.put(ring.used_idx, chains[-1].head, len(data))
-        ring.publish(ring.used_idx + len(chains))
+        ring.push_batch(chains, len(data))
         self.signal(ring)
 
     def signal(self, ring):
@@ -101,22 +109,26 @@ class BackQueue:
 
     def complete_held(self):
         held, self.held = self.held, []
-        self.complete(held if self.backend.order == "fifo" else held[::-1])
+        self.complete(self.ordered(held))
 
     def stop(self):
-        """GET_VRING_BASE: the index, after which kick, call and addresses are forgotten."""
-        base = self.ring.last_avail if self.ring else self.base
+        """GET_VRING_BASE: the base, after which kick, call and addresses are forgotten."""
         ring, drain = self.ring, self.backend.drain
-        if ring and drain == "before":
+        if not ring:
+            return self.told(self.stopped.base()) if self.stopped else self.base
+        if drain == "before":
             self.complete_held()
-        if ring and drain == "after" and self.held:
+        if drain == "after" and self.held:
             held, self.held = self.held, []
             call = os.dup(self.call) if self.call >= 0 and self.backend.keeps_call else -1
             self.backend.later(LATE, lambda: self.finish_late(held, call))
         self.held = []
         self.forget()
-        self.base = base
-        return base
+        self.stopped, self.base = ring, self.told(ring.base())
+        return self.base
+
+    def told(self, base):
+        return base & 0xFFFF if self.backend.half_base else base
 
     def finish_late(self, chains, call):
         mine, self.call = self.call, call
@@ -135,4 +147,4 @@ class BackQueue:
     def close(self):
         for name in ("kick", "call", "err"):
             self.set_fd(name, -1)
-        self.ring, self.held = None, []
+        self.ring, self.stopped, self.held = None, None, []

@@ -75,14 +75,15 @@ class Unit:
 
 class Bench:
     def __init__(self, folder, devices=1, shadow="auto", start=True, arguments=(), keys=None,
-                 **options):
+                 every=None, **options):
         """keys: further keys of --device for the first device; its neighbours are spared the
-        short timeouts of tests about it. options: of Unit."""
+        short timeouts of tests about it. every: for all of them. options: of Unit."""
         options = {"queues": 2, "event_idx": True, "indirect": True, **options}
         names = [f"dev{number}" for number in range(devices)]
         self.units = [Unit(folder, name, **options) for name in names]
-        first = self.unit.device(shadow=shadow, **(keys or {}))
-        others = [unit.device(shadow=shadow) for unit in self.units[1:]]
+        every = {"shadow": shadow, **(every or {})}
+        first = self.unit.device(**every, **(keys or {}))
+        others = [unit.device(**every) for unit in self.units[1:]]
         self.svqd = Svqd(folder, [first, *others], arguments)
         self.idle_fds = self.svqd.fds()
         self.qmp = self.svqd.qmp

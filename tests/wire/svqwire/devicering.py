@@ -4,11 +4,15 @@ import mmap
 import os
 
 from .memory import barrier
-from .ring import DESC, INDIRECT, NEXT, NO_INTERRUPT, WRITE
+from .ring import DESC, INDIRECT, NEXT, NO_INTERRUPT, NO_NOTIFY, WRITE
 
 
 class Translation(Exception):
     """An address outside the memory table."""
+
+
+class Breach(AssertionError):
+    """The driver broke a rule of the ring."""
 
 
 class DeviceMemory:
@@ -41,11 +45,21 @@ class DeviceMemory:
                 return view[uaddr - start : uaddr - start + length]
         raise Translation(f"uaddr {uaddr:#x}+{length:#x}")
 
+    def gpa_of(self, uaddr):
+        for gpa, size, start, _ in self.regions:
+            if start <= uaddr < start + size:
+                return gpa + uaddr - start
+        raise Translation(f"uaddr {uaddr:#x}")
+
 
 class DeviceChain:
-    def __init__(self, ring, head, readable, writable):
-        self.ring, self.head = ring, head
-        self.readable, self.writable = readable, writable  # [(gpa, length)]
+    def __init__(self, ring, head, segments, slots=0):
+        """segments: [(gpa, length, flags)]. slots: descriptors that it takes in the ring."""
+        self.ring, self.head, self.slots = ring, head, slots
+        self.readable = [(gpa, length) for gpa, length, flags in segments if not flags & WRITE]
+        self.writable = [(gpa, length) for gpa, length, flags in segments if flags & WRITE]
+        if ring.strict and any(flags & WRITE for _, _, flags in segments[: len(self.readable)]):
+            raise Breach("a readable buffer after a writable one")
 
     def read(self):
         memory = self.ring.memory
@@ -64,6 +78,9 @@ class DeviceChain:
 
 
 class DeviceRing:
+    is_packed = False
+    takes_indirect = strict = True
+
     def __init__(self, memory, num, addresses, base, event_idx, log=None, used_gpa=None):
         self.num, self.addresses, self.event_idx = num, addresses, event_idx
         self.log, self.used_gpa = log, used_gpa  # used_gpa: only when the ring has F_LOG
@@ -84,6 +101,9 @@ class DeviceRing:
         self.used = used.cast("H")
         self.used_items = used[: 4 + 8 * self.num].cast("I")
 
+    def base(self):
+        return self.last_avail
+
     def pop(self):
         """The next chain, or None after asking for a kick."""
         if self.last_avail == self.avail[1]:
@@ -97,27 +117,35 @@ class DeviceRing:
         barrier()
         head = self.avail[2 + self.last_avail % self.num]
         self.last_avail = (self.last_avail + 1) & 0xFFFF
-        readable, writable = [], []
-        for gpa, length, flags in self.walk(self.table, head, self.num):
-            (writable if flags & WRITE else readable).append((gpa, length))
-        return DeviceChain(self, head, readable, writable)
+        return DeviceChain(self, head, list(self.walk(self.table, head, self.num)))
 
     def walk(self, table, slot, num):
         for _ in range(num):
             gpa, length, flags, following = DESC.unpack_from(table, 16 * slot)
             if flags & INDIRECT:
+                if not self.takes_indirect:
+                    raise Breach("INDIRECT was not negotiated")
                 yield from self.walk(self.memory.by_gpa(gpa, length), 0, length // 16)
             else:
                 yield gpa, length, flags
             if not flags & NEXT:
                 return
             slot = following
-        raise AssertionError("the descriptor chain has a loop")
+        raise Breach("the descriptor chain has a loop")
+
+    def pending(self):
+        """How many chains wait to be popped."""
+        return (self.avail[1] - self.last_avail) & 0xFFFF
 
     def push(self, head, length):
         """Writes a used entry and publishes it."""
         self.put(self.used_idx, head, length)
         self.publish(self.used_idx + 1)
+
+    def push_batch(self, chains, length):
+        """IN_ORDER (virtio 1.3, 2.7.9): one entry, for the last, stands for the whole batch."""
+        self.put(self.used_idx, chains[-1].head, length)
+        self.publish(self.used_idx + len(chains))
 
     def put(self, position, head, length):
         slot = position % self.num
@@ -134,6 +162,10 @@ class DeviceRing:
     def mark_used(self, offset, length):
         if self.log and self.used_gpa is not None:
             self.log.mark(self.used_gpa + offset, length)
+
+    def want_kicks(self, wanted):
+        """Without the event index."""
+        self.used[0] = 0 if wanted else NO_NOTIFY
 
     def wants_call(self):
         barrier()

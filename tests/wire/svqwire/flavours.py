@@ -7,8 +7,6 @@ from .backend import BackEnd
 from .backqueue import BackQueue
 from .fault import Drop, Nack
 from .message import Id
-from .ring import NO_NOTIFY
-
 
 POLL = 0.001  # seconds: often enough to be quick, seldom enough for two cores
 
@@ -96,7 +94,7 @@ class Crosvm(BackEnd):
             raise Drop
         queue.enabled = True
         super().on_set_vring_kick(message)
-        if queue.ring.used_idx != queue.base:
+        if not queue.ring.is_packed and queue.ring.used_idx != queue.base:
             self.breach(f"BASE {queue.base} on a ring whose used.idx is {queue.ring.used_idx}")
 
     def on_set_vring_enable(self, message):
@@ -104,8 +102,9 @@ class Crosvm(BackEnd):
 
 
 class Dpdk(BackEnd):
-    """lib/vhost: at most 8 regions, status, a ring that runs on from used.idx whatever BASE
-    says, and no start before DRIVER_OK once STATUS was acked."""
+    """lib/vhost: at most 8 regions, status, a split ring that runs on from used.idx whatever BASE
+    says, a packed one of whose base it knows half, and no start before DRIVER_OK once STATUS was
+    acked."""
 
     max_regions = 8
 
@@ -115,6 +114,7 @@ class Dpdk(BackEnd):
         options.setdefault("features", wire.F_VERSION_1 | wire.F_EVENT_IDX | wire.F_INDIRECT
                            | wire.F_PROTOCOL | wire.bit(15))
         super().__init__(path, **options)
+        self.half_base = True
 
     def _reset_session(self):
         super()._reset_session()
@@ -140,7 +140,7 @@ class PollingQueue(BackQueue):
     def poll(self, ring):
         if self.ring is not ring:
             return
-        ring.used[0] = NO_NOTIFY
+        ring.want_kicks(False)
         if self.runs():
             self.process()
         self.backend.later(POLL, lambda: self.poll(ring))
@@ -152,7 +152,9 @@ class PollingQueue(BackQueue):
 class DpdkQueue(PollingQueue):
     def start(self):
         super().start()
-        if self.ring.last_avail != self.ring.used_idx:
+        if self.ring.is_packed:
+            self.ring.used = self.ring.last_avail
+        elif self.ring.last_avail != self.ring.used_idx:
             self.ring.last_avail = self.ring.used_idx
 
     def runs(self):

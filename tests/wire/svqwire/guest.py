@@ -9,6 +9,7 @@ import time
 
 from .eventfd import EventFd
 from .memory import GuestMemory
+from .packedring import PackedRing
 from .ring import GuestRing
 from .wait import Late
 
@@ -21,6 +22,10 @@ def answer(data, room):
         return b""
     source = data.translate(TRANSFORM) if data else b"\x5a"
     return (source * (room // len(source) + 1))[:room]
+
+
+def make_ring(memory, packed=False, **options):
+    return (PackedRing if packed else GuestRing)(memory, **options)
 
 
 class Queue:
@@ -64,7 +69,7 @@ class Queue:
                 continue
             left = deadline - time.monotonic()
             if left <= 0 or not self.call.wait(left):
-                if self.ring.last_used != self.ring.used_idx():
+                if self.ring.has_used():
                     raise Late(f"queue {self.index}: completions without a call")
                 raise Late(
                     f"queue {self.index}: {len(done)} of {count} chains completed in {seconds} s"
@@ -100,10 +105,10 @@ class Guest:
     """The VM. Its memory and rings outlive connections."""
 
     def __init__(self, queues=2, memory=None, **options):
-        """options: the rings': num, event_idx, indirect, in_order."""
+        """options: the rings': packed, num, event_idx, indirect, in_order."""
         self.memory = memory or GuestMemory()
         self.options = options
-        rings = [GuestRing(self.memory, **self.options) for _ in range(queues)]
+        rings = [make_ring(self.memory, **self.options) for _ in range(queues)]
         self.queues = [Queue(index, ring) for index, ring in enumerate(rings)]
 
     def moved(self, memory):
@@ -126,7 +131,7 @@ class Guest:
         self.options.update(options)
         for queue in self.queues:
             if options:
-                queue.ring = GuestRing(self.memory, **self.options)
+                queue.ring = make_ring(self.memory, **self.options)
             else:
                 queue.ring.restart()
             queue.call.take()

@@ -2,9 +2,11 @@
 
 A VMM knows from its hypervisor what the guest wrote; that is everything here but the pages that
 only the device writes: used rings and writable buffers. Those are copied when the log says so,
-and the copy must equal the original page by page at the end.
+and the copy must equal the original page by page at the end. In a packed ring both write; there
+the guest's descriptors count as known, one by one, and used descriptors must come from the log.
 """
 
+from .dirtylog import pages_of
 from .memory import PAGE, GuestMemory
 
 
@@ -18,6 +20,12 @@ class Copy:
 
     def take(self, gpa):
         self.pages[gpa] = self.guest.memory.read(gpa, PAGE)
+
+    def write(self, gpa, data):
+        """Part of a page; `data` does not cross its end."""
+        page, offset = gpa // PAGE * PAGE, gpa % PAGE
+        old = self.pages[page]
+        self.pages[page] = old[:offset] + data + old[offset + len(data) :]
 
     def everything(self):
         """The first round."""
@@ -33,19 +41,23 @@ class Copy:
         pages = set()
         for queue in self.guest.queues:
             ring = queue.ring
-            pages |= set(range(ring.used_gpa, ring.used_gpa + ring.used_size, PAGE))
+            for gpa, length in ring.device_pages():
+                pages |= pages_of(gpa, length)
             ring_buffers = ring.buffers["w"]
             for size, free in ring_buffers.free.items():
                 for gpa in free:
                     pages |= set(range(gpa, gpa + size, PAGE))
             for chain in ring.outstanding.values():
                 for gpa, length in chain.writable:
-                    pages |= set(range(gpa, gpa + length, PAGE))
+                    pages |= pages_of(gpa, length)
         return pages
 
     def finish(self):
         """The VM is stopped: copies what the guest wrote, then compares every page."""
         device = self.device_pages()
+        for queue in self.guest.queues:
+            for gpa, data in queue.ring.overlay():
+                self.write(gpa, data)
         wrong = []
         for gpa, page in self.guest.memory.pages():
             if gpa not in device:

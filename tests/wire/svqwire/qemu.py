@@ -14,7 +14,8 @@ from .vmm import BLK_CONFIG, Vmm
 class Qemu(Vmm):
     ring_bits = (
         wire.bit(24) | wire.F_INDIRECT | wire.F_EVENT_IDX | wire.F_VERSION_1
-        | wire.F_ACCESS_PLATFORM | wire.F_PACKED | wire.F_IN_ORDER | wire.F_PROTOCOL
+        | wire.F_ACCESS_PLATFORM | wire.F_PACKED | wire.F_IN_ORDER | wire.F_RING_RESET
+        | wire.F_PROTOCOL
     )
     protocol_bits = 0x1FFFF  # every bit 7.2 has a name for, HOST_NOTIFIER and INBAND included
     early_calls = False  # True: the call before the kick, as other VMMs do
@@ -75,7 +76,7 @@ class Qemu(Vmm):
         self.set_features(self.acceptable())
         self.update_memory()
         for queue in self.guest.queues:
-            self.start_queue(queue, bases[queue.index] if bases else 0)
+            self.start_queue(queue, bases[queue.index] if bases else queue.ring.start_base)
         for queue in self.guest.queues:
             self.vring_enable(queue)
         self.add_status(ACKNOWLEDGE | DRIVER | DRIVER_OK)
@@ -140,7 +141,7 @@ class Qemu(Vmm):
         self.update_memory()
         for queue in self.guest.queues:
             self.vring_num(queue)
-            self.vring_base(queue, 0)
+            self.vring_base(queue, queue.ring.start_base)
             self.log_addr(queue, 1, queue.ring.used_gpa)
             self.vring_kick(queue)
         log = self.send_log()
@@ -190,7 +191,7 @@ class QemuNet(Qemu):
             if number == 0:
                 self.update_memory()
             for queue in pair:
-                self.start_queue(queue, bases[queue.index] if bases else 0)
+                self.start_queue(queue, bases[queue.index] if bases else queue.ring.start_base)
                 self.vring_call(queue)
             for queue in pair:
                 self.vring_enable(queue)

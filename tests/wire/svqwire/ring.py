@@ -4,63 +4,23 @@ add() and publish() are the well-behaved way; describe(), offer() and set_avail_
 ring's fields as they are told, for the bad-ring tests.
 """
 
-import copy
 import struct
 
-from .memory import PAGE, barrier
+from .driver import INDIRECT, NEXT, WRITE, BufferPool, Chain, DriverRing
+from .memory import barrier
 
-NEXT, WRITE, INDIRECT = 1, 2, 4
+__all__ = ["DESC", "INDIRECT", "NEXT", "NO_INTERRUPT", "NO_NOTIFY", "WRITE", "BufferPool",
+           "Chain", "GuestRing"]
+
 NO_NOTIFY = 1  # used.flags: the device wants no kicks
 NO_INTERRUPT = 1  # avail.flags: the driver wants no calls
 DESC = struct.Struct("<QIHH")
 
 
-class Chain:
-    """One request: its segments as (gpa, length), and what the device is to read."""
-
-    def __init__(self, head, data, readable, writable, slots):
-        self.head, self.data = head, data
-        self.readable, self.writable, self.slots = readable, writable, slots
-        self.length = None
-
-    @property
-    def room(self):
-        return sum(length for _, length in self.writable)
-
-
-class BufferPool:
-    """Whole pages, so that a page holds either what the guest or what the device writes."""
-
-    def __init__(self, memory, region=0):
-        self.memory, self.region, self.free = memory, region, {}
-
-    def take(self, size):
-        size = max((size + PAGE - 1) // PAGE * PAGE, PAGE)
-        free = self.free.setdefault(size, [])
-        return free.pop() if free else self.memory.alloc(size, region=self.region)
-
-    def moved(self, memory):
-        pool = BufferPool(memory, self.region)
-        pool.free = {size: list(free) for size, free in self.free.items()}
-        return pool
-
-    def give(self, gpa, size):
-        size = max((size + PAGE - 1) // PAGE * PAGE, PAGE)
-        self.free[size].append(gpa)
-
-
-class GuestRing:
-    def __init__(self, memory, num=64, event_idx=False, indirect=False, in_order=False, region=0):
-        self.memory, self.num = memory, num
-        self.event_idx, self.indirect, self.in_order = event_idx, indirect, in_order
-        self.used_size = 6 + 8 * num
-        self.desc_gpa = memory.alloc(16 * num, region=region)
-        self.avail_gpa = memory.alloc(6 + 2 * num, region=region)
-        self.used_gpa = memory.alloc(self.used_size, region=region)
-        self.buffers = {"r": BufferPool(memory, region), "w": BufferPool(memory, region)}
-        self.tables = {}
-        self.bind(memory)
-        self.restart()
+class GuestRing(DriverRing):
+    @staticmethod
+    def area_sizes(num):
+        return 16 * num, 6 + 2 * num, 6 + 8 * num
 
     def bind(self, memory):
         num, self.memory = self.num, memory
@@ -79,61 +39,19 @@ class GuestRing:
         self.avail_idx = 0  # private; published by publish()
         self.last_used = 0
 
-    def moved(self, memory):
-        """The same ring in another memory, as a migration leaves it."""
-        ring = copy.copy(self)
-        ring.free, ring.tables = list(self.free), dict(self.tables)
-        ring.outstanding = dict(self.outstanding)
-        ring.buffers = {kind: pool.moved(memory) for kind, pool in self.buffers.items()}
-        ring.bind(memory)
-        return ring
-
     # The well-behaved driver.
-
-    def room(self, segments):
-        return len(self.free) >= (1 if self.indirect else segments)
-
-    def add(self, readable=(), writable=(), direct=0):
-        """A chain of `readable` bytes objects and `writable` sizes. With INDIRECT, the first
-        `direct` descriptors stay in the ring's own table."""
-        segments, data = [], b"".join(readable)
-        for part in readable:
-            gpa = self.buffers["r"].take(len(part))
-            self.memory.write(gpa, part)
-            segments.append((gpa, len(part), 0))
-        for size in writable:
-            segments.append((self.buffers["w"].take(size), size, WRITE))
-        if not self.indirect:
-            direct = len(segments)
-        chain = self.link(segments, direct)
-        chain.data = data
-        return chain
 
     def link(self, segments, direct):
         """Writes (gpa, length, flags) segments: `direct` in the table, the rest indirect."""
-        rest = segments[direct:]
-        count = direct + bool(rest)
-        slots = [self.free.pop() for _ in range(count)]
-        entries = [(gpa, length, flags) for gpa, length, flags in segments[:direct]]
-        if rest:
-            entries.append((self.indirect_table(slots[-1], rest), 16 * len(rest), INDIRECT))
+        slots = [self.free.pop() for _ in range(min(direct + 1, len(segments)))]
+        entries = self.entries(segments, direct, slots[-1])
         for position, (gpa, length, flags) in enumerate(entries):
-            last = position + 1 == count
+            last = position + 1 == len(slots)
             following = 0 if last else slots[position + 1]
             self.describe(slots[position], gpa, length, flags | (0 if last else NEXT), following)
-        readable = [(g, n) for g, n, flags in segments if not flags & WRITE]
-        writable = [(g, n) for g, n, flags in segments if flags & WRITE]
-        chain = Chain(slots[0], b"", readable, writable, slots)
-        self.outstanding[chain.head] = chain
+        chain = self.chain(slots[0], segments, slots)
         self.offer(chain.head)
         return chain
-
-    def indirect_table(self, slot, segments):
-        gpa = self.tables.get(slot)
-        if gpa is None:
-            gpa = self.tables[slot] = self.memory.alloc(PAGE)
-        self.write_table(gpa, segments)
-        return gpa
 
     def write_table(self, gpa, segments):
         for position, (address, length, flags) in enumerate(segments):
@@ -154,47 +72,17 @@ class GuestRing:
         return (self.avail_idx - event - 1) & 0xFFFF < (self.avail_idx - old) & 0xFFFF
 
     def harvest(self):
-        """The chains completed since the last harvest, in the order of the used ring."""
-        done = [] if not self.in_order else self.harvest_batches()
-        while self.last_used != self.used[1]:
-            barrier()
-            slot = self.last_used % self.num
-            head, length = self.used_items[1 + 2 * slot], self.used_items[2 + 2 * slot]
-            chain = self.outstanding.pop(head, None)
-            assert chain, f"used entry {self.last_used} names {head}, which is not outstanding"
-            assert length <= chain.room, f"used length {length} of {chain.room}"
-            chain.length = length
-            self.last_used = (self.last_used + 1) & 0xFFFF
-            done.append(chain)
-        return done
-
-    def harvest_batches(self):
-        """With IN_ORDER an entry completes every chain up to the one that it names."""
+        """The chains completed since the last harvest, in the order of the used ring. With
+        IN_ORDER an entry completes every chain up to the one that it names."""
         done = []
-        while self.last_used != self.used[1]:
+        while self.has_used():
             barrier()
             slot = self.last_used % self.num
             head, length = self.used_items[1 + 2 * slot], self.used_items[2 + 2 * slot]
-            assert head in self.outstanding, f"used entry names {head}, which is not outstanding"
-            for oldest in list(self.outstanding):  # a dict keeps the order of its keys
-                chain = self.outstanding.pop(oldest)
-                chain.length = length if oldest == head else chain.room
-                self.last_used = (self.last_used + 1) & 0xFFFF
-                done.append(chain)
-                if oldest == head:
-                    break
+            chains = self.take_used(head, length, self.in_order)
+            self.last_used = (self.last_used + len(chains)) & 0xFFFF
+            done += chains
         return done
-
-    def release(self, chain):
-        """Takes a completed chain's descriptors and buffers back."""
-        self.free.extend(chain.slots)
-        for kind, segments in (("r", chain.readable), ("w", chain.writable)):
-            for gpa, length in segments:
-                self.buffers[kind].give(gpa, length)
-
-    def written(self, chain):
-        """What the device wrote."""
-        return b"".join(self.memory.read(gpa, length) for gpa, length in chain.writable)
 
     def want_calls(self, wanted):
         """Turns calls on or off; when on, True if completions came meanwhile."""
@@ -203,10 +91,27 @@ class GuestRing:
         else:
             self.avail[0] = 0 if wanted else NO_INTERRUPT
         barrier()
-        return wanted and self.last_used != self.used[1]
+        return wanted and self.has_used()
 
     def used_idx(self):
         return self.used[1]
+
+    def has_used(self):
+        return self.last_used != self.used[1]
+
+    def all_used(self):
+        return self.used[1] == self.avail_idx
+
+    def base(self):
+        return self.avail_idx
+
+    def device_pages(self):
+        """(gpa, length) of what the device writes in the ring."""
+        return [(self.used_gpa, self.used_size)]
+
+    def overlay(self):
+        """(gpa, bytes) that the driver wrote there: nothing."""
+        return []
 
     # Field by field, for misbehaving.
 

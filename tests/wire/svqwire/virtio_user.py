@@ -9,8 +9,8 @@ ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK = 1, 2, 4, 8
 
 class VirtioUser(Vmm):
     ring_bits = (
-        wire.F_VERSION_1 | wire.F_INDIRECT | wire.F_IN_ORDER | wire.F_NOTIFICATION_DATA
-        | wire.F_ORDER_PLATFORM | wire.F_PROTOCOL
+        wire.F_VERSION_1 | wire.F_INDIRECT | wire.F_IN_ORDER | wire.F_PACKED
+        | wire.F_NOTIFICATION_DATA | wire.F_ORDER_PLATFORM | wire.F_PROTOCOL
     )
     protocol_bits = wire.P_MQ | wire.P_REPLY_ACK | wire.P_STATUS
     acks = (Id.SET_MEM_TABLE, Id.SET_STATUS)
@@ -42,7 +42,7 @@ class VirtioUser(Vmm):
         self.set_mem_table()
         for queue in self.guest.queues:
             self.vring_num(queue)
-            self.vring_base(queue, 0)
+            self.vring_base(queue, queue.ring.start_base & 0xFFFF)  # it knows half of a base
             self.vring_addr(queue)
             self.vring_kick(queue)
         self.enable(range(2))

@@ -20,18 +20,19 @@ BLK_CONFIG, BLK_WRITEBACK = 60, 32
 def guest_bits(guest_options):
     """What the guest's driver acks of the ring features."""
     names = {"event_idx": wire.F_EVENT_IDX, "indirect": wire.F_INDIRECT,
-             "in_order": wire.F_IN_ORDER}
+             "in_order": wire.F_IN_ORDER, "packed": wire.F_PACKED}
     return wire.F_VERSION_1 + sum(names[n] for n, on in guest_options.items() if n in names and on)
 
 
 class Vmm(FrontEnd):
     ring_bits = wire.F_VERSION_1 | wire.F_PROTOCOL
     protocol_bits = wire.P_MQ | wire.P_REPLY_ACK
+    wanted = 0  # further features that the guest's driver acks
 
     def acceptable(self):
         """What the VMM offers its guest, acked as the guest's driver does."""
         usable = self.offered & (self.ring_bits | DEVICE_BITS)
-        guest = guest_bits(self.guest.options)
+        guest = guest_bits(self.guest.options) | self.wanted
         assert usable & guest == guest, f"the guest's ring features {guest:#x} are not offered"
         return usable & (guest | DEVICE_BITS | wire.F_PROTOCOL)
 
@@ -165,7 +166,7 @@ class Crosvm(Vmm):
         for queue in self.guest.queues:
             self.vring_num(queue)
             self.vring_addr(queue)
-            self.vring_base(queue, bases[queue.index] if bases else 0)
+            self.vring_base(queue, bases[queue.index] if bases else queue.ring.start_base)
             self.vring_call(queue)
             self.vring_kick(queue)
             self.vring_enable(queue)

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A relay from the inside. Either ring may have either format; which one is never asked while
+ * descriptors move: forward.c and complete.c hold one function for each combination that differs,
+ * made from one body by the compiler, and svq_relay_new() picks.
+ *
+ *   gather.h    a chain from the guest's ring into the in-flight table
+ *   emit.h      and from there to the shadow ring
+ *   forward.c   new chains: guest to back-end
+ *   complete.c  completions: back-end to guest
+ *   relay.c     everything that is rare
+ */
+#ifndef SVQ_SHADOW_RELAY_INTERNAL_H
+#define SVQ_SHADOW_RELAY_INTERNAL_H
+
+#include <shadowvq/relay.h>
+
+#include "ring/packed.h"
+#include "ring/split.h"
+#include "shadow/inflight.h"
+
+/* Inlined whatever the optimiser thinks, so that constant arguments select code. */
+#define SPECIALISED static inline __attribute__((always_inline))
+
+struct relay_ring {
+    bool is_packed;
+    union {
+        struct split_ring split;
+        struct packed_ring packed;
+    };
+};
+
+typedef unsigned relay_step_fn(struct svq_relay *relay);
+
+struct svq_relay {
+    struct relay_ring guest;   /* we are its device */
+    struct relay_ring backend; /* we are its driver */
+    relay_step_fn *forward;
+    relay_step_fn *complete;
+    struct inflight inflight;
+    struct svq_map *map;
+    bool hold;
+
+    struct svq_relay_log log;
+    enum svq_side fault_side;
+    const char *fault;
+    struct svq_relay_stats stats;
+};
+
+/* What becomes of indirect tables. */
+enum table_plan {
+    TABLES_REFUSE,  /* the guest did not negotiate them */
+    TABLES_KEEP,    /* the back-end reads the guest's */
+    TABLES_CONVERT, /* the back-end reads one in its own format, written by us */
+    TABLES_FLATTEN  /* the back-end did not negotiate them: into slots */
+};
+
+/* In which order completions come and go. */
+enum order_plan {
+    ORDER_ANY,
+    ORDER_BATCHES, /* the back-end negotiated IN_ORDER: in order already, and in batches */
+    ORDER_RESTORE  /* only the guest did: we put them in order */
+};
+
+/* Are the slots of a relay of this configuration the guest's own? */
+bool relay_mirrors(const struct svq_relay_config *config);
+enum table_plan relay_table_plan(const struct svq_relay_config *config);
+enum order_plan relay_order_plan(const struct svq_relay_config *config);
+
+relay_step_fn *relay_forward_fn(const struct svq_relay_config *config);
+relay_step_fn *relay_complete_fn(const struct svq_relay_config *config);
+
+/* The first one counts: what goes wrong while its turn ends says less. */
+static inline void relay_fault(struct svq_relay *relay, enum svq_side side, const char *reason)
+{
+    if (relay->fault)
+        return;
+    relay->fault_side = side;
+    relay->fault = reason;
+}
+
+/* The guest's ring was written from the used index or place `from` on; mark it in the log. */
+void relay_log_used(struct svq_relay *relay, const struct svq_ring_index *from);
+
+#endif
