@@ -17,7 +17,6 @@ struct gather_plan {
 
 /* A chain being taken. */
 struct draft {
-    const char *fault;
     uint64_t bytes;
     uint64_t writable;
     uint32_t lacking; /* pooled: slots that were not to be had */
@@ -30,27 +29,36 @@ struct draft {
     bool write_seen;
 };
 
-/* One buffer, direct or from a table: the rules of virtio 1.3 sections 2.7.4.2 and 2.8.5. */
-SPECIALISED bool gather_check(struct svq_relay *relay, struct draft *draft, uint64_t addr,
-                              uint32_t len, uint16_t flags)
+/* Is the buffer in guest memory? Most lie in the region of the one before. */
+SPECIALISED bool gather_holds(struct svq_relay *relay, uint64_t addr, uint32_t len)
+{
+    const struct inflight *t = &relay->inflight;
+    uint64_t offset = addr - t->region_gpa;
+
+    if (!UNLIKELY(offset >= t->region_size || len > t->region_size - offset))
+        return true;
+    return relay_search(relay, addr, len);
+}
+
+/*
+ * One buffer, direct or from a table: the rules of virtio 1.3 sections 2.7.4.2 and 2.8.5.
+ * Return: NULL, or what is wrong.
+ */
+SPECIALISED const char *gather_check(struct svq_relay *relay, struct draft *draft, uint64_t addr,
+                                     uint32_t len, uint16_t flags)
 {
     if (flags & SPLIT_DESC_F_WRITE) {
         draft->write_seen = true;
         draft->writable += len;
-    } else if (draft->write_seen) {
-        draft->fault = "readable descriptor after a writable one";
-        return false;
+    } else if (UNLIKELY(draft->write_seen)) {
+        return "readable descriptor after a writable one";
     }
     draft->bytes += len;
-    if (draft->bytes > UINT64_C(1) << 32) {
-        draft->fault = "chain of more than 2^32 bytes";
-        return false;
-    }
-    if (len && !svq_map_holds(relay->map, addr, len, &relay->inflight.hint)) {
-        draft->fault = "buffer outside guest memory";
-        return false;
-    }
-    return true;
+    if (UNLIKELY(draft->bytes > UINT64_C(1) << 32))
+        return "chain of more than 2^32 bytes";
+    if (UNLIKELY(len && !gather_holds(relay, addr, len)))
+        return "buffer outside guest memory";
+    return NULL;
 }
 
 /* Another slot for the chain, filled. mirrored: that of the guest's descriptor `at`. */
@@ -63,7 +71,7 @@ SPECIALISED void gather_slot(struct inflight *t, const struct gather_plan plan, 
         t->busy[slot] = true;
         t->desc[slot] = *d;
     } else {
-        if (!t->free) {
+        if (UNLIKELY(!t->free)) {
             draft->lacking++;
             return;
         }
@@ -79,27 +87,54 @@ SPECIALISED void gather_slot(struct inflight *t, const struct gather_plan plan, 
 
 /* ---- Indirect tables --------------------------------------------------------------------- */
 
-/* The table that `d` refers to, in guest memory; NULL after a fault. */
-SPECIALISED const void *gather_find_table(struct svq_relay *relay, const struct gather_plan plan,
-                                          struct draft *draft, const struct split_desc *d)
+/* The table that `d` refers to, in guest memory. Return: NULL, or what is wrong. */
+SPECIALISED const char *gather_find_table(struct svq_relay *relay, const struct gather_plan plan,
+                                          const struct split_desc *d, const void **shared)
 {
-    const struct inflight *t = &relay->inflight;
-    const void *shared;
-
     if (plan.tables == TABLES_REFUSE)
-        draft->fault = "INDIRECT descriptor although it was not negotiated";
-    else if (d->flags & SPLIT_DESC_F_NEXT)
-        draft->fault = "INDIRECT descriptor with NEXT";
-    else if (!d->len || d->len % TABLES_ENTRY)
-        draft->fault = "indirect table of a length that is not a multiple of 16";
-    else if (d->len / TABLES_ENTRY > t->max_table)
-        draft->fault = "indirect table longer than any chain may be";
-    if (draft->fault)
-        return NULL;
-    shared = svq_map_gpa(relay->map, d->addr, d->len);
-    if (!shared)
-        draft->fault = "indirect table outside guest memory";
-    return shared;
+        return "INDIRECT descriptor although it was not negotiated";
+    if (UNLIKELY(d->flags & SPLIT_DESC_F_NEXT))
+        return "INDIRECT descriptor with NEXT";
+    if (UNLIKELY(!d->len || d->len % TABLES_ENTRY))
+        return "indirect table of a length that is not a multiple of 16";
+    if (UNLIKELY(d->len / TABLES_ENTRY > relay->inflight.max_table))
+        return "indirect table longer than any chain may be";
+    *shared = svq_map_gpa(relay->map, d->addr, d->len);
+    if (UNLIKELY(!*shared))
+        return "indirect table outside guest memory";
+    return NULL;
+}
+
+/*
+ * The two words of a table's entry, each read once. Unlike a ring, a table may lie at any address
+ * (section 2.7.5.3 asks for no alignment).
+ */
+struct table_entry {
+    uint64_t addr;
+    uint64_t rest;
+};
+
+static inline struct table_entry gather_read_entry(const void *table, uint32_t i)
+{
+    typedef volatile uint64_t __attribute__((aligned(1), may_alias)) any_word;
+    const any_word *words = (const any_word *)table + 2 * (size_t)i;
+
+    return (struct table_entry){words[0], words[1]};
+}
+
+static inline struct packed_desc gather_packed_entry(const void *table, uint32_t i)
+{
+    struct table_entry e = gather_read_entry(table, i);
+
+    return (struct packed_desc){.addr = e.addr, .len = e.rest, .flags = e.rest >> 48};
+}
+
+static inline struct split_desc gather_split_entry(const void *table, uint32_t i)
+{
+    struct table_entry e = gather_read_entry(table, i);
+
+    return (struct split_desc){
+        .addr = e.addr, .len = e.rest, .flags = e.rest >> 32, .next = e.rest >> 48};
 }
 
 /*
@@ -107,10 +142,11 @@ SPECIALISED const void *gather_find_table(struct svq_relay *relay, const struct 
  * back-end never looks. A first entry that is writable before a readable one is meant to be read,
  * and so do back-ends get it that do look.
  */
-SPECIALISED bool gather_false_write(const struct packed_desc *table, uint32_t entries)
+SPECIALISED bool gather_false_write(const void *table, const struct packed_desc *first,
+                                    uint32_t entries)
 {
-    return entries > 1 && PACKED_LOAD(table[0].flags) & PACKED_DESC_F_WRITE &&
-           !(PACKED_LOAD(table[1].flags) & PACKED_DESC_F_WRITE);
+    return entries > 1 && first->flags & PACKED_DESC_F_WRITE &&
+           !(gather_packed_entry(table, 1).flags & PACKED_DESC_F_WRITE);
 }
 
 /* Entry i of a table, with only the flags that mean something there. */
@@ -119,9 +155,9 @@ SPECIALISED struct split_desc gather_entry(const struct gather_plan plan, const 
 {
     if (plan.guest_packed) {
         /* Section 2.8.7: their order is the table's, and only WRITE means anything. */
-        struct packed_desc p = packed_read_desc(&((const struct packed_desc *)table)[i]);
+        struct packed_desc p = gather_packed_entry(table, i);
 
-        if (i == 0 && gather_false_write(table, entries))
+        if (i == 0 && gather_false_write(table, &p, entries))
             p.flags &= ~PACKED_DESC_F_WRITE;
         return (struct split_desc){
             .addr = p.addr,
@@ -130,7 +166,7 @@ SPECIALISED struct split_desc gather_entry(const struct gather_plan plan, const 
             .next = i + 1,
         };
     }
-    return split_read_desc(&((const struct split_desc *)table)[i]);
+    return gather_split_entry(table, i);
 }
 
 /*
@@ -138,30 +174,27 @@ SPECIALISED struct split_desc gather_entry(const struct gather_plan plan, const 
  * guest may rewrite its table meanwhile: it deceives only itself, because what we decide later
  * rests on our copy. (With TABLES_KEEP the back-end, too, reads what the guest writes.)
  */
-SPECIALISED void gather_entries(struct svq_relay *relay, const struct gather_plan plan,
-                                struct draft *draft, struct split_desc *copy, const void *shared,
-                                uint32_t entries)
+SPECIALISED const char *gather_entries(struct svq_relay *relay, const struct gather_plan plan,
+                                       struct draft *draft, struct split_desc *copy,
+                                       const void *shared, uint32_t entries)
 {
     struct inflight *t = &relay->inflight;
     uint32_t i = 0, seen = 0;
     struct split_desc e;
 
     do {
-        if (i >= entries) {
-            draft->fault = "indirect table's next is out of range";
-            return;
-        }
-        if (seen++ == entries) {
-            draft->fault = "indirect table loops";
-            return;
-        }
+        const char *fault;
+
+        if (UNLIKELY(i >= entries))
+            return "indirect table's next is out of range";
+        if (UNLIKELY(seen++ == entries))
+            return "indirect table loops";
         e = gather_entry(plan, shared, entries, i);
-        if (e.flags & SPLIT_DESC_F_INDIRECT) {
-            draft->fault = "nested indirect table";
-            return;
-        }
-        if (!gather_check(relay, draft, e.addr, e.len, e.flags))
-            return;
+        if (UNLIKELY(e.flags & SPLIT_DESC_F_INDIRECT))
+            return "nested indirect table";
+        fault = gather_check(relay, draft, e.addr, e.len, e.flags);
+        if (UNLIKELY(fault))
+            return fault;
         i = e.next;
         e.flags &= SPLIT_DESC_F_WRITE | SPLIT_DESC_F_NEXT;
         if (plan.tables == TABLES_FLATTEN) {
@@ -171,6 +204,7 @@ SPECIALISED void gather_entries(struct svq_relay *relay, const struct gather_pla
             copy[draft->table++] = e;
         }
     } while (e.flags & SPLIT_DESC_F_NEXT);
+    return NULL;
 }
 
 /* Direct descriptors before a table that is converted become its first entries. */
@@ -199,81 +233,73 @@ SPECIALISED void gather_one_slot(struct inflight *t, const struct gather_plan pl
 }
 
 /* The table that `d` refers to ends the chain. @at: mirrored: the slot */
-SPECIALISED void gather_table(struct svq_relay *relay, const struct gather_plan plan,
-                              struct draft *draft, struct split_desc *d, uint16_t at)
+SPECIALISED const char *gather_table(struct svq_relay *relay, const struct gather_plan plan,
+                                     struct draft *draft, struct split_desc *d, uint16_t at)
 {
     struct inflight *t = &relay->inflight;
-    const void *shared = gather_find_table(relay, plan, draft, d);
     uint32_t entries = d->len / TABLES_ENTRY;
     bool alone = draft->guest_slots == 1;
     struct inflight_chain *chain;
+    const void *shared = NULL;
+    const char *fault = gather_find_table(relay, plan, d, &shared);
 
-    if (!shared)
-        return;
-    if (plan.tables == TABLES_FLATTEN) {
-        gather_entries(relay, plan, draft, NULL, shared, entries);
-        return;
-    }
+    if (UNLIKELY(fault))
+        return fault;
+    if (plan.tables == TABLES_FLATTEN)
+        return gather_entries(relay, plan, draft, NULL, shared, entries);
     d->flags = SPLIT_DESC_F_INDIRECT; /* WRITE means nothing here */
     if (plan.tables == TABLES_KEEP || alone)
         gather_slot(t, plan, draft, d, at);
-    if (draft->lacking)
-        return; /* the private table belongs to the first slot: there may be none */
+    if (UNLIKELY(draft->lacking))
+        return NULL; /* the private table belongs to the first slot: there may be none */
     chain = &t->chains[draft->head];
-    if (!inflight_reserve(t, chain, entries + draft->slots)) {
-        draft->fault = "out of memory for an indirect table";
-        return;
-    }
+    if (UNLIKELY(!inflight_reserve(t, chain, entries + draft->slots)))
+        return "out of memory for an indirect table";
     if (plan.tables == TABLES_CONVERT && !alone)
         gather_move_direct(t, draft, chain->table);
-    gather_entries(relay, plan, draft, chain->table, shared, entries);
+    fault = gather_entries(relay, plan, draft, chain->table, shared, entries);
     if (plan.tables == TABLES_CONVERT && !alone)
         gather_one_slot(t, plan, draft);
+    return fault;
 }
 
 /* ---- Chains ------------------------------------------------------------------------------ */
 
-SPECIALISED void gather_split(struct svq_relay *relay, const struct gather_plan plan,
-                              struct draft *draft)
+SPECIALISED const char *gather_split(struct svq_relay *relay, const struct gather_plan plan,
+                                     struct draft *draft)
 {
     const struct split_ring *r = &relay->guest.split;
     struct inflight *t = &relay->inflight;
     uint16_t i = split_device_head(r, 0);
 
     draft->guest_id = i;
-    if (i >= r->num) {
-        draft->fault = "available head is out of range";
-        return;
-    }
+    if (UNLIKELY(i >= r->num))
+        return "available head is out of range";
     for (;;) {
+        const char *fault;
         struct split_desc d;
 
-        if (plan.mirrored ? t->busy[i] : draft->guest_slots == r->num) {
-            draft->fault = "descriptor is in flight already, or its chain loops";
-            return;
-        }
+        if (UNLIKELY(plan.mirrored ? t->busy[i] : draft->guest_slots == r->num))
+            return "descriptor is in flight already, or its chain loops";
         d = split_read_desc(&r->desc[i]);
         draft->guest_slots++;
-        if (d.flags & SPLIT_DESC_F_INDIRECT) {
-            gather_table(relay, plan, draft, &d, i);
-            return;
-        }
-        if (!gather_check(relay, draft, d.addr, d.len, d.flags))
-            return;
+        if (UNLIKELY(d.flags & SPLIT_DESC_F_INDIRECT))
+            return gather_table(relay, plan, draft, &d, i);
+        fault = gather_check(relay, draft, d.addr, d.len, d.flags);
+        if (UNLIKELY(fault))
+            return fault;
         d.flags &= SPLIT_DESC_F_WRITE | SPLIT_DESC_F_NEXT;
         gather_slot(t, plan, draft, &d, i);
         if (!(d.flags & SPLIT_DESC_F_NEXT))
-            return;
-        if (d.next >= r->num) {
-            draft->fault = "next descriptor is out of range";
-            return;
-        }
+            return NULL;
+        if (UNLIKELY(d.next >= r->num))
+            return "next descriptor is out of range";
         i = d.next;
     }
 }
 
-SPECIALISED void gather_packed(struct svq_relay *relay, const struct gather_plan plan,
-                               struct draft *draft)
+SPECIALISED const char *gather_packed(struct svq_relay *relay, const struct gather_plan plan,
+                                      struct draft *draft)
 {
     const struct packed_ring *r = &relay->guest.packed;
     unsigned room = packed_device_room(r);
@@ -282,29 +308,26 @@ SPECIALISED void gather_packed(struct svq_relay *relay, const struct gather_plan
 
     do {
         struct packed_desc p;
+        const char *fault;
 
-        if (draft->guest_slots == room) {
-            draft->fault = "more descriptors available than are free, or a chain loops";
-            return;
-        }
+        if (UNLIKELY(draft->guest_slots == room))
+            return "more descriptors available than are free, or a chain loops";
         p = packed_read_desc(&r->desc[at.idx]);
-        if (!packed_is_available(p.flags, at.wrap)) {
-            draft->fault = "chain has a descriptor that is not available";
-            return;
-        }
+        if (UNLIKELY(!packed_is_available(p.flags, at.wrap)))
+            return "chain has a descriptor that is not available";
         packed_advance(r, &at, 1);
         draft->guest_slots++;
         draft->guest_id = p.id; /* the last one's counts */
         d = (struct split_desc){.addr = p.addr, .len = p.len, .flags = p.flags};
-        if (d.flags & PACKED_DESC_F_INDIRECT) {
-            gather_table(relay, plan, draft, &d, 0);
-            return;
-        }
-        if (!gather_check(relay, draft, d.addr, d.len, d.flags))
-            return;
+        if (UNLIKELY(d.flags & PACKED_DESC_F_INDIRECT))
+            return gather_table(relay, plan, draft, &d, 0);
+        fault = gather_check(relay, draft, d.addr, d.len, d.flags);
+        if (UNLIKELY(fault))
+            return fault;
         d.flags &= SPLIT_DESC_F_WRITE | SPLIT_DESC_F_NEXT;
         gather_slot(&relay->inflight, plan, draft, &d, 0);
     } while (d.flags & SPLIT_DESC_F_NEXT);
+    return NULL;
 }
 
 /* Nothing of the chain stays. */
@@ -323,15 +346,18 @@ SPECIALISED void gather_drop(struct inflight *t, const struct gather_plan plan,
     }
 }
 
-/* Is all there that the chain needs? Else remember what it waits for. */
-SPECIALISED bool gather_fits(struct inflight *t, const struct gather_plan plan, struct draft *draft,
-                             uint32_t *block)
+/*
+ * Is all there that the chain needs? Else remember what it waits for. *fault: when that can never
+ * be there.
+ */
+SPECIALISED bool gather_fits(struct inflight *t, const struct gather_plan plan,
+                             const struct draft *draft, uint32_t *block, const char **fault)
 {
     *block = TABLES_NONE;
-    if (!plan.mirrored && draft->lacking) {
+    if (!plan.mirrored && UNLIKELY(draft->lacking)) {
         t->need = draft->slots + draft->lacking;
         if (t->need > t->num)
-            draft->fault = "chain can never fit the back-end's ring";
+            *fault = "chain can never fit the back-end's ring";
         return false;
     }
     if (plan.tables == TABLES_CONVERT && draft->table) {
@@ -354,15 +380,16 @@ SPECIALISED bool gather(struct svq_relay *relay, const struct gather_plan plan, 
     struct draft draft = {0};
     struct inflight_chain *chain;
     uint32_t block = TABLES_NONE;
+    const char *fault;
 
     if (plan.guest_packed)
-        gather_packed(relay, plan, &draft);
+        fault = gather_packed(relay, plan, &draft);
     else
-        gather_split(relay, plan, &draft);
-    if (draft.fault || !gather_fits(t, plan, &draft, &block)) {
+        fault = gather_split(relay, plan, &draft);
+    if (UNLIKELY(fault || !gather_fits(t, plan, &draft, &block, &fault))) {
         gather_drop(t, plan, &draft);
-        if (draft.fault)
-            relay_fault(relay, SVQ_SIDE_GUEST, draft.fault);
+        if (fault)
+            relay_fault(relay, SVQ_SIDE_GUEST, fault);
         return false;
     }
     t->need = 0;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 uint32_t inflight_longest(unsigned guest_num)
 {
@@ -23,7 +24,9 @@ int inflight_init(struct inflight *t, const struct inflight_config *config)
     };
     t->desc = calloc(num, sizeof(*t->desc));
     t->busy = calloc(num, sizeof(*t->busy));
-    t->chains = calloc(num, sizeof(*t->chains));
+    t->chains = aligned_alloc(_Alignof(struct inflight_chain), num * sizeof(*t->chains));
+    if (t->chains)
+        memset(t->chains, 0, num * sizeof(*t->chains));
     t->order = calloc(num, sizeof(*t->order));
     if (t->desc && t->busy && t->chains && t->order)
         err = tables_init(&t->tables, &config->area, config->table_entries);

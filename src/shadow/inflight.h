@@ -27,20 +27,21 @@
 /* Indirect entries in flight of one queue before it waits: 1 MiB of copies. */
 #define INFLIGHT_MIN_LIMIT 65536u
 
+/* A cache line each: cheap to index, and never two lines for one chain. */
 struct inflight_chain {
-    struct split_desc *table; /* private copy of the indirect table; kept for reuse */
-    uint32_t table_room;      /* entries that fit in `table` */
-    uint32_t table_len;       /* entries that this chain has there; 0: no indirect part */
-    uint64_t bytes;           /* of all buffers */
-    uint64_t writable;        /* of the device-writable ones */
-    uint32_t block;           /* where its converted table is; TABLES_NONE: it has none */
-    uint32_t number;          /* of all chains taken: tells apart chains that had the same head */
-    uint32_t len;             /* when done: what the back-end has written */
-    uint16_t slots;           /* 0: no chain in flight at this head */
-    uint16_t last;            /* pooled: the last of its slots */
-    uint16_t guest_id;        /* the guest's name of it: head, or buffer id */
-    uint16_t guest_slots;     /* descriptors that it has in the guest's ring */
-    bool done;                /* completed, and waits until the older ones are */
+    _Alignas(64) struct split_desc *table; /* private copy of the indirect table; kept for reuse */
+    uint32_t table_room;                   /* entries that fit in `table` */
+    uint32_t table_len;   /* entries that this chain has there; 0: no indirect part */
+    uint64_t bytes;       /* of all buffers */
+    uint64_t writable;    /* of the device-writable ones */
+    uint32_t block;       /* where its converted table is; TABLES_NONE: it has none */
+    uint32_t number;      /* of all chains taken: tells apart chains that had the same head */
+    uint32_t len;         /* when done: what the back-end has written */
+    uint16_t slots;       /* 0: no chain in flight at this head */
+    uint16_t last;        /* pooled: the last of its slots */
+    uint16_t guest_id;    /* the guest's name of it: head, or buffer id */
+    uint16_t guest_slots; /* descriptors that it has in the guest's ring */
+    bool done;            /* completed, and waits until the older ones are */
 };
 
 struct inflight {
@@ -55,10 +56,12 @@ struct inflight {
     uint16_t free;      /* pooled: free slots */
     uint16_t free_head; /* oldest and newest of them, linked by `next` */
     uint16_t free_tail;
-    unsigned hint;      /* svq_map_holds() memory */
-    uint32_t number;    /* of the next chain */
-    uint32_t held;      /* indirect entries in flight */
-    uint64_t allocated; /* room in all private tables, entries */
+    unsigned hint;        /* svq_map_holds() memory */
+    uint64_t region_gpa;  /* the region that held the last buffer; */
+    uint64_t region_size; /* 0: none yet */
+    uint32_t number;      /* of the next chain */
+    uint32_t held;        /* indirect entries in flight */
+    uint64_t allocated;   /* room in all private tables, entries */
 
     /* What the next chain lacked; it is not looked at again before that is there. */
     uint32_t need;   /* free slots */

@@ -414,6 +414,19 @@ void svq_relay_set_log(struct svq_relay *relay, const struct svq_relay_log *log)
     relay->log = *log;
 }
 
+bool relay_search(struct svq_relay *relay, uint64_t addr, uint32_t len)
+{
+    struct inflight *t = &relay->inflight;
+    const struct svq_region *region;
+
+    if (!svq_map_holds(relay->map, addr, len, &t->hint))
+        return false;
+    region = svq_map_region(relay->map, t->hint);
+    t->region_gpa = region->gpa;
+    t->region_size = region->size;
+    return true;
+}
+
 void svq_relay_set_guest(struct svq_relay *relay, const struct svq_vring *guest,
                          struct svq_map *map)
 {
@@ -421,6 +434,7 @@ void svq_relay_set_guest(struct svq_relay *relay, const struct svq_vring *guest,
     svq_map_unref(relay->map);
     relay->map = map;
     relay->inflight.hint = 0;
+    relay->inflight.region_size = 0;
     if (relay->guest.is_packed) {
         relay->guest.packed.desc = guest->desc;
         relay->guest.packed.driver = guest->driver;

@@ -22,6 +22,9 @@
 /* Inlined whatever the optimiser thinks, so that constant arguments select code. */
 #define SPECIALISED static inline __attribute__((always_inline))
 
+/* What is hardly ever true: faults, and what a full ring leads to. */
+#define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+
 struct relay_ring {
     bool is_packed;
     union {
@@ -78,6 +81,9 @@ static inline void relay_fault(struct svq_relay *relay, enum svq_side side, cons
     relay->fault_side = side;
     relay->fault = reason;
 }
+
+/* Is the buffer in guest memory? Remembers where. */
+bool relay_search(struct svq_relay *relay, uint64_t addr, uint32_t len);
 
 /* The guest's ring was written from the used index or place `from` on; mark it in the log. */
 void relay_log_used(struct svq_relay *relay, const struct svq_ring_index *from);

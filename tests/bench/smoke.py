@@ -11,7 +11,8 @@ import unittest
 
 BENCH = None
 # So little that it takes no time.
-TINY = ("--slots", "3", "--slot-us", "10", "--size", "64", "--batch", "1,16")
+TINY = ("--slots", "3", "--slot-us", "10", "--repeats", "0", "--size", "64",
+        "--batch", "1,16")
 NOISY = 3
 FORMATS = ("split", "packed")
 SETUPS = ("plain", "event_idx", "in_order", "both", "reordered", "chained", "indirect", "flattened")

@@ -58,6 +58,7 @@ class Bank:
         self.devices = [Device(number, c) for number, c in enumerate(COMBINATIONS)]
         self.has = has & ~lacks
         self.wanted = options.get("ring", "auto")
+        self.steady = options.get("shadow") == "on"
         self.offered = self.has
         if not direct:
             names = {**BITS, "indirect": rings.INDIRECT_DESC}
@@ -94,7 +95,7 @@ class Bank:
         for device, expected in self.expected.items():
             if expected.bound and not self.direct:
                 Renewal(self.wiring).shadow(device.ident, enable)
-            else:
+            elif not self.steady:
                 self.wiring.shadow(device.ident, enable)
         guest.assert_well()
 
@@ -142,7 +143,8 @@ class Bank:
             self.check_status()
             for device, expected in self.expected.items():
                 told = self.wiring.device(device.ident)
-                assert told["switches"] == (0 if expected.bound else ROUNDS + 1), told
+                switched = not (expected.bound or self.steady)
+                assert told["switches"] == (ROUNDS + 1 if switched else 0), told
                 for queue in told["queues"]:
                     assert "error" not in queue, queue
                 assert sum(queue["chains"] for queue in told["queues"]) > 0, told
@@ -156,8 +158,10 @@ class Bank:
     "lacks, options",
     [
         pytest.param(0, {"offer": "packed"}, id="storage-daemon"),
-        pytest.param(rings.ALL, {"offer": "packed+event_idx+indirect"}, id="bare"),
-        pytest.param(0, {"offer": "packed", "ring": "split", "shadow": "on"}, id="shadow-on"),
+        # Not switched: to stop qemu-storage-daemon's rings, messages must reach it together.
+        pytest.param(
+            rings.ALL, {"offer": "packed+event_idx+indirect", "shadow": "on"}, id="bare"
+        ),
     ],
 )
 def test_disks(bench, wire, need, kernel, initramfs, direct, lacks, options):

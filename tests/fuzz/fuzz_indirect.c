@@ -61,14 +61,15 @@ struct any_desc {
 
 static struct any_desc read_desc(const struct stage *s, const void *table, unsigned i)
 {
-    if (s->guest.format == SVQ_RING_PACKED) {
-        const struct kit_pdesc *p = (const struct kit_pdesc *)table + i;
+    const uint8_t *at = (const uint8_t *)table + 16 * (size_t)i;
+    struct kit_pdesc p;
+    struct kit_desc d;
 
-        return (struct any_desc){p->addr, p->len, p->flags, p->id};
-    }
-    const struct kit_desc *d = (const struct kit_desc *)table + i;
-
-    return (struct any_desc){d->addr, d->len, d->flags, d->next};
+    memcpy(&p, at, sizeof(p));
+    memcpy(&d, at, sizeof(d));
+    if (s->guest.format == SVQ_RING_PACKED)
+        return (struct any_desc){p.addr, p.len, p.flags, p.id};
+    return (struct any_desc){d.addr, d.len, d.flags, d.next};
 }
 
 static bool in_memory(uint64_t addr, uint64_t len)
@@ -357,6 +358,8 @@ static void open_stage(struct stage *s, uint8_t how, uint8_t size)
     kit_require(svq_relay_new(config, &s->relay) == 0);
     s->device = kit_device_new(memory.map, &s->shadow, config->backend.features,
                                shadow == SVQ_RING_PACKED ? SVQ_PACKED_START : 0);
+    /* A guest that has IN_ORDER and keeps none is passed on as it is, where formats agree. */
+    s->device->in_order &= shadow != s->guest.format;
     s->device->tables = config->tables;
     s->device->mixed = true;
     s->next = s->used = kit_place_at(0x8000);

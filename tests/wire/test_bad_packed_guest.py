@@ -10,6 +10,7 @@ from svqwire import packed
 from svqwire.frontend import Refused
 from svqwire.load import Load
 from svqwire.memory import MIB
+from svqwire.message import Id
 from svqwire.packed import ENTRY
 from svqwire.pairs import Pair
 from svqwire.ring import INDIRECT, NEXT, WRITE
@@ -281,6 +282,30 @@ def test_impossible_base(paired, base):
     unit.backend.wait_disconnected()
     made.fresh()
     made.units[1].io()
+
+
+@pytest.mark.parametrize("shadow", ["on", "auto"])
+def test_settings_that_no_packed_ring_has(folder, closing, shadow):
+    """Sizes, alignments, and another format while the rings run: refused, nothing happens."""
+    made = closing(Pair("packed-packed").bench(folder, shadow=shadow, num=NUM))
+    vmm, unit = made.unit.vmm, made.unit
+    unit.io()
+    vmm.get_vring_base(unit.guest.queues[1])
+    uaddr = [unit.guest.memory.uaddr(TABLE + offset) for offset in (0, 4096, 8192)]
+    cases = [(Id.SET_VRING_NUM, wire.vring_state(1, num)) for num in (0, 32769, 65536, 1 << 31)]
+    for area, by in ((0, 8), (1, 2), (2, 2)):  # descriptors, device area, driver area
+        places = list(uaddr)
+        places[area] += by
+        cases.append((Id.SET_VRING_ADDR, wire.vring_addr(1, *places)))
+    cases.append((Id.SET_FEATURES, wire.u64(vmm.acked & ~wire.F_PACKED)))
+    cases.append((Id.SET_FEATURES, wire.u64(vmm.acked | wire.F_NOTIFICATION_DATA)))
+    for id, payload in cases:
+        with pytest.raises(Refused):
+            vmm.tell(id, payload, ack=True)
+        unit.guest.queues[0].io(4)
+    for num in (1, 3, 1000, 32768):
+        vmm.tell(Id.SET_VRING_NUM, wire.vring_state(1, num), ack=True)
+    made.fresh()
 
 
 # What looks odd and is right.

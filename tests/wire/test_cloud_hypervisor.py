@@ -180,7 +180,7 @@ def test_migration(route, guest, closing, kind):
     for bitmap in (old, log, last):
         bitmap.close()
     assert state == way.backends["src"].state
-    assert bases == [queue.ring.avail_idx for queue in vm.queues]
+    assert bases == [queue.ring.base() for queue in vm.queues]
     copy.finish()
     source.close()
     moved = closing(follow(vm, copy))

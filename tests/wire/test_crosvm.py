@@ -23,7 +23,7 @@ def test_start_sleep_wake(route, guest, closing):
         way.turn()
         vm.io(8)
         bases = vmm.stop()
-        assert bases == [queue.ring.avail_idx for queue in vm.queues]
+        assert bases == [queue.ring.base() for queue in vm.queues]
         way.turn()
         vmm.start(bases)
         vm.io(16)

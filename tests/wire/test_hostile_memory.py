@@ -47,7 +47,7 @@ def test_log_is_cut(bench):
     queue = unit.guest.queues[0]
     queue.submit([b"request"], [64])
     wait_until(
-        lambda: queue.ring.used_idx() == queue.ring.avail_idx
+        lambda: queue.ring.all_used()
         or made.svqd.queue("dev0", 0).get("error") or not made.svqd.device("dev0")["started"],
         "the request to be completed or given up",
     )

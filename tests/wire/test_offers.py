@@ -1,4 +1,4 @@
-"""ring= and offer=: what a guest is offered, what its back-end is acked, and who may pass through."""
+"""ring= and offer=: what a guest is offered, what its back-end is acked, who may pass through."""
 
 import itertools
 import subprocess

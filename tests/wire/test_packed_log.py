@@ -77,6 +77,23 @@ def test_rings_without_f_log(folder, closing):
         assert not set().union(*ring_pages(queue.ring)) & pages
 
 
+def test_log_address_of_a_packed_ring(folder, closing):
+    """SET_VRING_ADDR has one address for three areas, and no two peers mean the same by it."""
+    made = closing(Pair("packed-packed").bench(folder, shadow="on"))
+    unit = made.unit
+    log = logging(unit, log_for(unit))
+    for queue, address in zip(unit.guest.queues, (0, 1 << 45)):
+        unit.vmm.vring_addr(queue, 1, address)
+    copy = Copy(unit.guest)
+    copy.everything()
+    log.clear()
+    unit.io(30)
+    unit.vmm.stop()
+    copy.dirty(log.pages())
+    copy.finish()
+    assert 0 not in log.pages()
+
+
 @pytest.mark.parametrize("rings", [dict(), dict(event_idx=False), dict(indirect=False)], ids=str)
 def test_every_changed_page(paired, pair, rings):
     """Whatever changed is logged: many laps of rings of several pages."""

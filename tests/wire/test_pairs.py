@@ -4,6 +4,7 @@ import pytest
 from svqwire import message as wire
 from svqwire import packed
 from svqwire.load import Load
+from svqwire.memory import MIB, GuestMemory
 from svqwire.pairs import PAIRS, Pair, bases_told, in_guest, ring_addresses
 from svqwire.wait import wait_until
 
@@ -229,3 +230,57 @@ def test_never_taken(paired, pair):
         unit.vmm.vring_enable(queue)
         queue.complete(5)
         queue.io(turn + 1)
+
+
+@pytest.mark.parametrize("queues, num", [(1, 32768), (4, 4096), (8, 1024), (64, 256)])
+def test_large_rings(pair, folder, closing, queues, num):
+    """As many and as large as there are: every pair is served, and shadowed."""
+    num -= pair.guest == "packed"
+    memory = GuestMemory(((0, 64 * MIB),))
+    made = closing(pair.bench(folder, queues=queues, num=num, memory=memory, shadow="on",
+                              backend_options=dict(queues=queues)))
+    assert made.svqd.device("dev0")["mode"] == "shadow"
+    for queue in made.unit.guest.queues:
+        queue.io(8)
+    made.unit.vmm.stop()
+
+
+def test_reset_device(paired):
+    """RESET_DEVICE while requests are in flight, then a fresh driver."""
+    made = paired(devices=2, shadow="on")
+    unit = made.unit
+    for _ in range(4):
+        unit.io()
+        unit.backend.hold = True
+        for queue in unit.guest.queues:
+            queue.submit([b"lost"], [16])
+        wait_until(lambda: unit.backend.held() == 2, "the requests to be held")
+        unit.vmm.tell(wire.Id.RESET_DEVICE)
+        unit.backend.hold = False
+        unit.guest.restart()
+        unit.vmm.start()
+        unit.vmm.sync()
+    unit.io()
+    made.units[1].io()
+
+
+@pytest.mark.parametrize("who", ["front-end", "back-end"])
+def test_sessions_that_end_in_the_middle(paired, who):
+    """Either peer leaves with requests in flight and waiting; the next session is whole."""
+    made = paired(devices=2, num=8, keys={"message-timeout": 2})
+    unit = made.unit
+    for _ in range(6):
+        unit.io(5)
+        unit.backend.hold = True
+        for queue in unit.guest.queues:
+            for _ in range(6):
+                queue.submit_random()
+        wait_until(unit.backend.held, "requests to be held")
+        if who == "front-end":
+            unit.hang_up()
+        else:
+            unit.backend.disconnect()
+            assert unit.vmm.closed_by_peer()
+        unit.backend.hold = False
+        made.fresh()
+        made.units[1].io(2)

@@ -30,13 +30,13 @@ def test_firmware_then_linux(route, guest, closing, protocol):
     vmm.start()
     way.turn()
     vm.io(8)
-    assert vmm.stop() == [queue.ring.avail_idx for queue in vm.queues]
+    assert vmm.stop() == [queue.ring.base() for queue in vm.queues]
     vm.restart(num=128, event_idx=True, indirect=True)
     vmm.start()
     for _ in range(4):
         vm.io(32)
         way.turn()
-    assert vmm.stop() == [queue.ring.avail_idx for queue in vm.queues]
+    assert vmm.stop() == [queue.ring.base() for queue in vm.queues]
     vmm.quiet()
     if protocol & wire.P_MEM_SLOTS and way.kind == "direct":
         assert way.backend.count(Id.SET_MEM_TABLE) == 0
@@ -52,7 +52,7 @@ def test_pause_and_resume(route, guest, closing):
         way.turn()
         vm.io(16)
         bases = vmm.stop()
-        assert bases == [queue.ring.avail_idx for queue in vm.queues]
+        assert bases == [queue.ring.base() for queue in vm.queues]
     vmm.quiet()
 
 
@@ -120,7 +120,7 @@ def test_log_start_and_stop(route, guest, closing, kind):
         copy.finish()
         assert log.intact()
         vmm.stop_log()
-        vmm.start([queue.ring.avail_idx for queue in vm.queues])
+        vmm.start([queue.ring.base() for queue in vm.queues])
         vm.io(8)
         log.close()
     vmm.quiet()

@@ -26,7 +26,7 @@ def test_start_and_stop(route, guest, closing):
     for _ in range(3):
         way.turn()
         vm.io(16)
-        assert vmm.stop() == [queue.ring.avail_idx for queue in vm.queues]
+        assert vmm.stop() == [queue.ring.base() for queue in vm.queues]
         vm.restart()
         vmm.negotiate()
         vmm.start()

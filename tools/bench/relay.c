@@ -14,8 +14,8 @@
 
 #include <shadowvq/vhost_user.h>
 
-/* So many slots are repeated, for each that counts, before disturbed ones count as well. */
-#define REPEATS 4u
+/* One in so many may be a disturbed one without doing harm to a median. */
+#define DISTURBED_MAX 4u
 
 static bool pin(int cpu)
 {
@@ -124,7 +124,7 @@ static bool measure_slot(struct relay_run *run, const struct relay_case *c, unsi
 {
     const struct relay_figures *figures = &c->pairs[pair];
     struct bench_sample sample;
-    bool quiet;
+    bool quiet, again;
 
     do {
         long before = interruptions();
@@ -137,8 +137,11 @@ static bool measure_slot(struct relay_run *run, const struct relay_case *c, unsi
             return false;
         }
         quiet = bench_clock_quiet(&run->clock) && quiet && interruptions() == before;
-        run->disturbed += !quiet;
-    } while (!quiet && run->disturbed <= run->repeats);
+        again = !quiet && run->repeated < run->repeats;
+        run->repeated += again;
+        run->disturbed += !quiet && !again;
+    } while (again);
+    run->measured++;
     figures->forward[slot] = sample.forward / (double)sample.buffers;
     figures->back[slot] = sample.back / (double)sample.buffers;
     return true;
@@ -148,7 +151,7 @@ static bool measure(struct relay_run *run)
 {
     uint64_t start = bench_now_ns();
 
-    run->repeats = REPEATS * run->options->slots * run->case_count;
+    run->repeats = run->options->repeats * run->options->slots * run->case_count * RELAY_PAIRS;
     for (; run->slots < run->options->slots; run->slots++)
         for (unsigned i = 0; i < run->case_count; i++)
             for (unsigned p = 0; p < RELAY_PAIRS; p++)
@@ -215,7 +218,7 @@ static bool summarize(struct relay_run *run)
         struct relay_case *c = &run->cases[i];
 
         summarize_case(run, c, scratch);
-        run->noisy += c->noisy;
+        run->noisy_cases += c->noisy;
         for (unsigned p = 0; p < RELAY_PAIRS; p++) {
             if (c->pairs[p].ratio.median > worst) {
                 worst = c->pairs[p].ratio.median;
@@ -224,6 +227,7 @@ static bool summarize(struct relay_run *run)
             }
         }
     }
+    run->noisy = run->noisy_cases || run->disturbed > run->measured / DISTURBED_MAX;
     free(scratch);
     return true;
 }

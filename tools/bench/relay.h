@@ -47,6 +47,7 @@ struct relay_options {
     bool log_on;
     unsigned slots;
     unsigned slot_us;
+    unsigned repeats; /* of disturbed slots, for each that counts */
     double max_spread;
     int cpu; /* -1: the one it starts on */
     bool json;
@@ -80,10 +81,13 @@ struct relay_run {
     struct bench_clock clock;
     struct relay_case *cases;
     unsigned case_count;
-    unsigned slots;      /* measured of each pair in each case */
-    unsigned disturbed;  /* slots while something else ran on this core */
-    unsigned repeats;    /* so many of them may be repeated */
-    unsigned noisy;      /* cases */
+    unsigned slots;     /* measured of each pair in each case */
+    unsigned repeats;   /* slots may be repeated so often, all together */
+    unsigned repeated;  /* were, since something else ran on this core meanwhile */
+    unsigned disturbed; /* count all the same, since there were no repeats left */
+    unsigned measured;  /* slots that count, disturbed or not */
+    unsigned noisy_cases;
+    bool noisy;          /* no result */
     unsigned worst_case; /* where the slowest pair is farthest from the fastest */
     unsigned worst_pair;
     double seconds;

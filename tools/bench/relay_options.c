@@ -48,6 +48,8 @@ static const char help[] =
     "  --descriptors N      per buffer, where a setup has several (default 4)\n"
     "  --slots N            measurements of each pair in each case (default 31)\n"
     "  --slot-us N          length of one, microseconds (default 1000)\n"
+    "  --repeats N          slots may be repeated so often on average, when something else ran on\n"
+    "                       this core meanwhile (default 2)\n"
     "  --max-spread PERCENT  interquartile range over median beyond which a figure is noise\n"
     "                       (default 15)\n"
     "  --cpu N              run on that processor (default: where it starts)\n"
@@ -66,6 +68,7 @@ enum {
     OPT_DESCRIPTORS,
     OPT_SLOTS,
     OPT_SLOT_US,
+    OPT_REPEATS,
     OPT_MAX_SPREAD,
     OPT_CPU,
     OPT_DETAIL,
@@ -81,6 +84,7 @@ static const struct option long_options[] = {
     {"descriptors", required_argument, NULL, OPT_DESCRIPTORS},
     {"slots", required_argument, NULL, OPT_SLOTS},
     {"slot-us", required_argument, NULL, OPT_SLOT_US},
+    {"repeats", required_argument, NULL, OPT_REPEATS},
     {"max-spread", required_argument, NULL, OPT_MAX_SPREAD},
     {"cpu", required_argument, NULL, OPT_CPU},
     {"detail", no_argument, NULL, OPT_DETAIL},
@@ -217,6 +221,8 @@ static const char *take_option(int code, struct relay_options *o)
     case OPT_SLOT_US:
         return take_number(optarg, 1, 1000000, &o->slot_us) ? NULL
                                                             : "--slot-us expects 1 to 1000000";
+    case OPT_REPEATS:
+        return take_number(optarg, 0, 1000, &o->repeats) ? NULL : "--repeats expects 0 to 1000";
     case OPT_MAX_SPREAD:
         return take_percent(optarg, &o->max_spread) ? NULL : "--max-spread expects a percentage";
     case OPT_CPU:
@@ -263,6 +269,7 @@ int relay_parse(int argc, char **argv, struct relay_options *o)
         .log_on = true,
         .slots = 31,
         .slot_us = 1000,
+        .repeats = 2,
         .max_spread = 0.15,
         .cpu = -1,
     };

@@ -116,13 +116,18 @@ void relay_print(const struct relay_run *run, FILE *out)
     fprintf(out, "\nSlowest against fastest pair: at most %.2f (%s, %s, batch %u, log %s).\n",
             worst->pairs[run->worst_pair].ratio.median, relay_pair_names[run->worst_pair],
             worst->setup->name, worst->batch, worst->log ? "on" : "off");
-    fprintf(out, "%.1f s; %u slots repeated because something else ran meanwhile.\n", run->seconds,
-            run->disturbed);
+    fprintf(out, "%.1f s; %u slots repeated because something else ran on this core", run->seconds,
+            run->repeated);
+    if (run->disturbed)
+        fprintf(out, ", %u more counted all the same", run->disturbed);
+    fputs(".\n", out);
+    if (run->noisy_cases)
+        fprintf(out, "NOT A RESULT: %u of %u rows spread by more than %.0f %%.\n", run->noisy_cases,
+                run->case_count, 100 * o->max_spread);
+    else if (run->noisy)
+        fputs("NOT A RESULT: too much of it was measured while something else ran.\n", out);
     if (run->noisy)
-        fprintf(out,
-                "NOT A RESULT: %u of %u rows spread by more than %.0f %%. Try again on a quieter\n"
-                "machine, or with more --slots.\n",
-                run->noisy, run->case_count, 100 * o->max_spread);
+        fputs("Try again on a quieter machine, or with more --slots.\n", out);
 }
 
 /* ---- For programs ---------------------------------------------------------------------------- */
@@ -167,16 +172,16 @@ void relay_print_json(const struct relay_run *run, FILE *out)
 
     for (unsigned i = 0; i < run->case_count; i++)
         json_array_append_new(cases, case_json(run, &run->cases[i]));
-    all = json_pack(
-        "{s:s, s:s, s:{s:s, s:f, s:f}, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:{s:s, s:i, s:b, s:s, "
-        "s:f}, s:o}",
-        "command", "relay", "version", svq_version(), "clock", "unit", BENCH_TICK, "ticks-per-ns",
-        run->clock.ticks_per_ns, "overhead-ticks", run->clock.overhead, "size", (int)o->size,
-        "slots", (int)run->slots, "slot-us", (int)o->slot_us, "disturbed-slots",
-        (int)run->disturbed, "seconds", run->seconds, "max-spread", o->max_spread, "noisy",
-        (int)(run->noisy > 0), "worst", "setup", worst->setup->name, "batch", (int)worst->batch,
-        "log", (int)worst->log, "pair", relay_pair_names[run->worst_pair], "ratio",
-        worst->pairs[run->worst_pair].ratio.median, "cases", cases);
+    all = json_pack("{s:s, s:s, s:{s:s, s:f, s:f}, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, "
+                    "s:{s:s, s:i, s:b, s:s, s:f}, s:o}",
+                    "command", "relay", "version", svq_version(), "clock", "unit", BENCH_TICK,
+                    "ticks-per-ns", run->clock.ticks_per_ns, "overhead-ticks", run->clock.overhead,
+                    "size", (int)o->size, "slots", (int)run->slots, "slot-us", (int)o->slot_us,
+                    "repeated-slots", (int)run->repeated, "disturbed-slots", (int)run->disturbed,
+                    "seconds", run->seconds, "max-spread", o->max_spread, "noisy", (int)run->noisy,
+                    "worst", "setup", worst->setup->name, "batch", (int)worst->batch, "log",
+                    (int)worst->log, "pair", relay_pair_names[run->worst_pair], "ratio",
+                    worst->pairs[run->worst_pair].ratio.median, "cases", cases);
     if (all && json_dumpf(all, out, JSON_INDENT(2)) == 0)
         fputc('\n', out);
     json_decref(all);

@@ -35,9 +35,12 @@ static int read_table(struct kit_device *device, const struct kit_pdesc *desc, s
         return broken(device, "INDIRECT in a chain of descriptors");
     if (desc->len / 16 > max - count)
         return broken(device, "a chain is too long");
-    for (unsigned i = 0; i < desc->len / 16; i++)
-        bufs[count++] =
-            (struct kit_buf){table[i].addr, table[i].len, (table[i].flags & KIT_P_WRITE) != 0};
+    for (unsigned i = 0; i < desc->len / 16; i++) {
+        struct kit_pdesc entry;
+
+        memcpy(&entry, &table[i], sizeof(entry)); /* tables lie anywhere */
+        bufs[count++] = (struct kit_buf){entry.addr, entry.len, (entry.flags & KIT_P_WRITE) != 0};
+    }
     return (int)count;
 }
 

@@ -25,7 +25,7 @@ static int walk(struct kit_device *device, const struct kit_desc *table, unsigne
 
         if (at >= num)
             return broken(device, "a descriptor's number is out of range");
-        desc = table[at];
+        memcpy(&desc, &table[at], sizeof(desc)); /* tables lie anywhere */
         if (desc.flags & KIT_F_INDIRECT) {
             const struct kit_desc *inner = kit_device_table(device, desc.addr, desc.len);
 
