@@ -71,6 +71,12 @@ struct svq_ring_index {
 uint32_t svq_packed_base(const struct svq_ring_index *index);
 struct svq_ring_index svq_packed_index(uint32_t base);
 
+/*
+ * Can a ring of num entries stand there? Packed: what was taken and is not used is at most a ring
+ * full.
+ */
+bool svq_vring_base_valid(enum svq_ring_format format, unsigned num, uint32_t base);
+
 /* The base of a ring that nobody has used yet. */
 #define SVQ_SPLIT_START  0u
 #define SVQ_PACKED_START 0x80008000u

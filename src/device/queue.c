@@ -288,15 +288,11 @@ static int rewire(struct svq_queue *queue)
 static bool startable(const struct svq_queue *queue)
 {
     enum svq_ring_format format = device_guest_format(queue->device);
-    struct svq_ring_index at = svq_packed_index(queue->base);
 
     if (!queue->has_addr || !svq_vring_num_valid(format, queue->num) ||
         !aligned(format, queue->addr.desc, queue->addr.avail, queue->addr.used))
         return false;
-    if (!queue->has_base)
-        return true;
-    return format == SVQ_RING_PACKED ? at.avail < queue->num && at.used < queue->num
-                                     : queue->base <= UINT16_MAX;
+    return !queue->has_base || svq_vring_base_valid(format, queue->num, queue->base);
 }
 
 int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,

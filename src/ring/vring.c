@@ -49,3 +49,16 @@ struct svq_ring_index svq_packed_index(uint32_t base)
         .used_wrap = used & PACKED_WRAP,
     };
 }
+
+bool svq_vring_base_valid(enum svq_ring_format format, unsigned num, uint32_t base)
+{
+    const struct svq_ring_index index = svq_packed_index(base);
+    const struct packed_ring ring = {.num = num};
+    int taken;
+
+    if (format == SVQ_RING_SPLIT)
+        return base <= UINT16_MAX;
+    taken = packed_distance(&ring, (struct packed_place){index.used, index.used_wrap},
+                            (struct packed_place){index.avail, index.avail_wrap});
+    return index.avail < num && index.used < num && taken >= 0 && taken <= (int)num;
+}

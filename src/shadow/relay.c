@@ -89,17 +89,6 @@ static int check_side(const struct svq_relay_side *side)
     return side->features & ~SVQ_RELAY_FEATURES ? -ENOTSUP : 0;
 }
 
-/* Can a packed ring stand there: what was taken and is not used is at most a ring full? */
-static bool good_packed_base(uint32_t base, unsigned num)
-{
-    const struct svq_ring_index index = svq_packed_index(base);
-    const struct packed_ring ring = {.num = num};
-    int taken = packed_distance(&ring, (struct packed_place){index.used, index.used_wrap},
-                                (struct packed_place){index.avail, index.avail_wrap});
-
-    return index.avail < num && index.used < num && taken >= 0 && taken <= (int)num;
-}
-
 static int check_config(const struct svq_relay_config *config)
 {
     int err = check_side(&config->guest);
@@ -110,9 +99,10 @@ static int check_config(const struct svq_relay_config *config)
         return err;
     if (!config->map || config->backend.num < config->guest.num)
         return -EINVAL;
-    if (has(&config->guest, SVQ_F_RING_PACKED))
-        return good_packed_base(config->base, config->guest.num) ? 0 : -EINVAL;
-    return config->base <= UINT16_MAX ? 0 : -EINVAL;
+    if (!svq_vring_base_valid(svq_ring_format(config->guest.features), config->guest.num,
+                              config->base))
+        return -EINVAL;
+    return 0;
 }
 
 static void init_ring(struct relay_ring *ring, const struct svq_relay_side *side, uint32_t base)

@@ -78,7 +78,11 @@ class Loop:
         self.has = VHOST_PORT & ~lacks
         self.wanted = options.get("ring", "auto")
         self.wiring = wire({"net0": backend}, **options)
-        added = {"packed": rings.PACKED, "in_order": rings.IN_ORDER, "indirect": rings.INDIRECT_DESC}
+        added = {
+            "packed": rings.PACKED,
+            "in_order": rings.IN_ORDER,
+            "indirect": rings.INDIRECT_DESC,
+        }
         self.offered = self.has
         if not direct:
             for name in filter(None, options.get("offer", "").split("+")):
@@ -180,6 +184,7 @@ def test_every_packet_returns(bench, wire, need, direct, front, backend):
     [(0, {}), (0, {"shadow": "on"}), (rings.PACKED, {"offer": "packed"}), (0, {"ring": "packed"})],
     ids=["pass-through", "shadow", "split-backend", "ring-packed"],
 )
+@pytest.mark.timeout(600)
 def test_front_ends_in_a_row(bench, wire, need, direct, lacks, options):
     """One svqd and one back-end serve all sixteen front-ends, one after the other."""
     need("dpdk-testpmd", "dpdk-dev")

@@ -17,6 +17,7 @@ from peers.testpmd import Testpmd
 from peers.toggle import Renewal
 from peers.wait import Deadline, wait_for
 
+pytestmark = pytest.mark.timeout(600)
 ROUNDS = 30
 FIRST_SLOT = 16
 PART_MIB = 8

@@ -142,6 +142,15 @@ static void offer_chain(struct stage *s, bool table)
         offer(s, (uint16_t)at);
 }
 
+/* An event suppression word: mostly a place in the ring. */
+static struct kit_event any_event(const struct kit_ring *ring, uint8_t how, uint16_t value)
+{
+    uint16_t place = (uint16_t)((value & 0x8000) | (value & 0x7fff) % ring->num);
+
+    return (struct kit_event){how & 0x40 ? value : place,
+                              (uint16_t)(how & 0x80 ? how >> 1 & 0x3f : how >> 1 & 3)};
+}
+
 /* Any word that the guest has in the areas beside its descriptors. */
 static void guest_word(struct stage *s)
 {
@@ -149,9 +158,8 @@ static void guest_word(struct stage *s)
     uint16_t value = (uint16_t)fuzz_number(&s->in, 2);
 
     if (packed(&s->guest)) {
-        struct kit_event *event = at & 1 ? s->guest.packed.driver : s->guest.packed.device;
-
-        *event = (struct kit_event){value, (uint16_t)(at >> 1 & (at & 0x80 ? 0x3f : 3))};
+        *(at & 1 ? s->guest.packed.driver : s->guest.packed.device) =
+            any_event(&s->guest, at, value);
     } else if (at & 1) {
         s->guest.split.avail->flags = value;
     } else if (at & 2) {
@@ -243,9 +251,8 @@ static void backend_word(struct stage *s)
     uint16_t value = (uint16_t)fuzz_number(&s->in, 2);
 
     if (packed(&s->shadow)) {
-        struct kit_event *event = at & 1 ? s->shadow.packed.device : s->shadow.packed.driver;
-
-        *event = (struct kit_event){value, (uint16_t)(at >> 1 & (at & 0x80 ? 0x3f : 3))};
+        *(at & 1 ? s->shadow.packed.device : s->shadow.packed.driver) =
+            any_event(&s->shadow, at, value);
     } else if (at & 1) {
         s->shadow.split.used->idx += value;
     } else if (at & 2) {
@@ -384,7 +391,10 @@ static void read_config(struct fuzz_input *in, struct svq_relay_config *config)
     config->guest.num = sides & 1 ? 1 + size % STAGE_NUM : 1u << size % 7;
     shadow = svq_ring_format(config->backend.features);
     config->backend.num = svq_relay_shadow_num(shadow, config->guest.num) << (size >> 7);
-    config->base = sides & 1 ? base : base & UINT16_MAX;
+    config->base = base & UINT16_MAX;
+    if (sides & 1) /* any two places in the ring, or just behind it */
+        config->base = (base & 0x80008000) | (base & 0x7fff) % (config->guest.num + 1) |
+                       ((base >> 16 & 0x7fff) % (config->guest.num + 1)) << 16;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -422,6 +432,8 @@ size_t fuzz_seed(unsigned i, uint8_t data[FUZZ_MAX])
         const uint8_t table[] = {OP_GUEST_TABLE, (uint8_t)(turn * 5 + 4),
                                  (uint8_t)(0x80 | turn * 13), (uint8_t)turn, 5};
         const uint8_t logs[] = {OP_LOG, 0x82, 0, 1, 0, 2};
+        const uint8_t events[] = {OP_GUEST_WORD,   5, (uint8_t)(turn * 3), (uint8_t)(turn << 7),
+                                  OP_BACKEND_WORD, 5, (uint8_t)(turn * 3), (uint8_t)(turn << 7)};
         const uint8_t rest[] = {OP_POLL, OP_BACKEND_COMPLETE, 1, 9, OP_POLL, OP_ARM};
         const uint8_t most[] = {OP_BACKEND_COMPLETE, 0, 9, OP_POLL, OP_DISARM};
 
@@ -430,6 +442,8 @@ size_t fuzz_seed(unsigned i, uint8_t data[FUZZ_MAX])
             at = put(data, at, table, sizeof(table));
         if (turn == 5 && i & 2)
             at = put(data, at, logs, sizeof(logs));
+        if (turn >= 6 && i & 0x22)
+            at = put(data, at, events, sizeof(events));
         at = put(data, at, rest, sizeof(rest));
         if (turn % 3)
             at = put(data, at, most, sizeof(most));

@@ -378,6 +378,38 @@ static void check_fault(struct stage *s, unsigned bits, const struct svq_relay_s
         s->blind = true;
 }
 
+/* ---- Notifications --------------------------------------------------------------------------- */
+
+/*
+ * Does the other end of a ring want to hear of what moved there? -1: it asks for nonsense, or (with
+ * EVENT_IDX in split rings) it depends on older history.
+ */
+static int wanted(const struct kit_ring *ring, bool event_idx, bool guest, struct kit_place from,
+                  unsigned moved)
+{
+    if (!moved)
+        return 0;
+    if (ring->format == SVQ_RING_PACKED)
+        return kit_event_wanted(guest ? ring->packed.driver : ring->packed.device, event_idx, from,
+                                moved, ring->num);
+    if (event_idx)
+        return -1;
+    return !((guest ? ring->split.avail->flags : ring->split.used->flags) & 1);
+}
+
+static void check_notifications(const struct stage *s, unsigned bits,
+                                const struct svq_relay_state *now)
+{
+    struct kit_place used = used_of(&before.state.guest), avail = avail_of(&before.state.backend);
+    int call = wanted(&before.guest.ring, s->config.guest.features & SVQ_BIT(SVQ_F_EVENT_IDX), true,
+                      used, distance(&s->guest, used, used_of(&now->guest)));
+    int kick = wanted(&before.shadow.ring, s->config.backend.features & SVQ_BIT(SVQ_F_EVENT_IDX),
+                      false, avail, distance(&s->shadow, avail, avail_of(&now->backend)));
+
+    fuzz_check(call < 0 || call == !!(bits & SVQ_RELAY_CALL_GUEST));
+    fuzz_check(kick < 0 || kick == !!(bits & SVQ_RELAY_KICK_BACKEND));
+}
+
 /* ---- Calls ----------------------------------------------------------------------------------- */
 
 static bool guest_waits(const struct stage *s, const struct svq_relay_state *now)
@@ -408,6 +440,7 @@ void stage_poll(struct stage *s)
         return;
     check_completions(s, &now);
     check_new_chains(s, &now);
+    check_notifications(s, bits, &now);
     fuzz_check(now.in_flight == s->count);
     /* Whoever waits, waits for a chain that is in flight. */
     fuzz_check(s->count || s->held || s->faulted || !guest_waits(s, &now));
@@ -462,9 +495,22 @@ static int new_relay(struct stage *s)
     return err;
 }
 
+/* Can a ring stand there: what was taken and is not used is at most all of it? */
+static bool good_base(const struct kit_ring *ring, uint32_t base)
+{
+    struct kit_place avail = kit_place_at((uint16_t)base);
+    struct kit_place used = base >> 16 ? kit_place_at((uint16_t)(base >> 16)) : avail;
+
+    if (ring->format == SVQ_RING_SPLIT)
+        return true;
+    return avail.off < ring->num && used.off < ring->num &&
+           kit_place_distance(used, avail, ring->num) <= ring->num;
+}
+
 bool stage_open(struct stage *s, const struct svq_relay_config *config)
 {
     struct svq_ring_index index = svq_packed_index(config->base);
+    int err;
 
     once();
     memset(stage_memory.bytes, 0, STAGE_SIZE);
@@ -479,7 +525,9 @@ bool stage_open(struct stage *s, const struct svq_relay_config *config)
     if (s->guest.format == SVQ_RING_SPLIT)
         s->guest.split.avail->idx = s->guest.split.used->idx = (uint16_t)config->base;
     s->next = avail_of(&index);
-    return new_relay(s) == 0;
+    err = new_relay(s);
+    fuzz_check((err == 0) == good_base(&s->guest, config->base));
+    return err == 0;
 }
 
 void stage_again(struct stage *s, uint32_t base)

@@ -150,7 +150,7 @@ bool backend_step(struct world *w)
     struct backend *b = &w->backend;
     unsigned most;
 
-    if (b->taken_count && kit_percent(&w->rng, 40)) {
+    if (b->taken_count && !b->keeping && kit_percent(&w->rng, 40)) {
         complete_some(w, kit_percent(&w->rng, b->greedy_percent) ? b->taken_count : 4);
         return true;
     }
@@ -158,7 +158,7 @@ bool backend_step(struct world *w)
         return b->taken_count > 0;
     if (!b->awake) {
         if (!b->kick)
-            return b->taken_count > 0;
+            return b->taken_count > 0 && !b->keeping;
         b->kick = false;
         b->awake = true;
         if (kit_percent(&w->rng, 80))

@@ -121,6 +121,7 @@ struct backend {
     bool kick;   /* the kick eventfd of the ring it serves */
     bool awake;
     bool stopping;   /* takes no more */
+    bool keeping;    /* completes nothing, as a network card without packets */
     bool short_base; /* packed: answers with 16 bits only */
     struct chain **taken;
     unsigned taken_count;

@@ -154,6 +154,26 @@ static void test_too_many_bytes(void **state)
     }
 }
 
+/* What was guest memory a moment ago and is no more. */
+static void test_memory_is_gone(void **state)
+{
+    struct rig *rig = *state;
+    struct svq_region region = *svq_map_region(rig->memory.map, 0);
+    struct svq_map *map = NULL;
+
+    put(rig, 0, RIG_END - 8, 8, 1, 0);
+    put(rig, 1, RIG_END - 8, 8, 2, WRITE);
+    rig_settle(rig);
+    region.size /= 2;
+    assert_int_equal(svq_map_new(&region, 1, rig->memory.map, &map), 0);
+    svq_relay_set_guest(rig->relay, &rig->guest.at, map);
+    put(rig, 2, RIG_DATA, 8, 3, 0);
+    put(rig, 3, RIG_END - 8, 8, 4, 0);
+    expect_guest_fault(rig, "outside guest memory");
+    assert_int_equal(rig_state(rig).in_flight, 3);
+    svq_map_unref(map);
+}
+
 /* ---- More than the ring has ------------------------------------------------------------------ */
 
 static void test_endless_chain(void **state)
@@ -462,6 +482,8 @@ int main(void)
         cmocka_unit_test(test_bad_chains),
         RIG_TEST(test_indirect_not_negotiated, direct),
         cmocka_unit_test(test_too_many_bytes),
+        RIG_TEST(test_memory_is_gone, to_packed),
+        RIG_TEST(test_memory_is_gone, to_split),
         RIG_TEST(test_endless_chain, to_packed),
         RIG_TEST(test_endless_chain, to_split),
         RIG_TEST(test_next_lap_too_early, to_packed),

@@ -366,6 +366,7 @@ static void test_events_arm(void **state)
         rig_settle(rig);
         id = rig_take(rig, bufs, 2);
         assert_false(svq_relay_arm(rig->relay));
+        expect_armed(rig);
         assert_true(rig_complete(rig, id, 1));
         rig_settle(rig);
         rig_expect_done(rig, i, 1);

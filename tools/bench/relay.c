@@ -7,6 +7,7 @@
 #include "relay.h"
 #include "bench.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +61,7 @@ static bool make_pair(const struct relay_options *o, const struct relay_case *c,
     };
     int err = bench_world_new(&config, &figures->world);
 
+    figures->config = config;
     figures->forward = calloc(o->slots, sizeof(double));
     figures->back = calloc(o->slots, sizeof(double));
     if (!err && figures->forward && figures->back)
@@ -116,16 +118,38 @@ static long interruptions(void)
 }
 
 /*
+ * How fast a relay is depends on where its parts lie in memory: about one place in twenty costs
+ * half as much again, always. So every slot has a world of its own, somewhere else: it is made
+ * while the one before is still there, beside a piece of memory of random size.
+ */
+static bool move_world(struct relay_figures *figures)
+{
+    void *gap = malloc((size_t)rand() % 500000 + 1);
+    struct bench_world *world = NULL;
+    int err = gap ? bench_world_new(&figures->config, &world) : -ENOMEM;
+
+    free(gap);
+    if (err) {
+        fprintf(stderr, "svq-bench: cannot set up another world: %s\n", strerror(-err));
+        return false;
+    }
+    bench_world_free(figures->world);
+    figures->world = world;
+    return true;
+}
+
+/*
  * A slot counts when nothing else ran on this processor or, as far as we can see, on another thread
  * of its core. What decides is a look beside the slot, never what it measured.
  */
-static bool measure_slot(struct relay_run *run, const struct relay_case *c, unsigned pair,
-                         unsigned slot)
+static bool measure_slot(struct relay_run *run, struct relay_case *c, unsigned pair, unsigned slot)
 {
-    const struct relay_figures *figures = &c->pairs[pair];
+    struct relay_figures *figures = &c->pairs[pair];
     struct bench_sample sample;
     bool quiet, again;
 
+    if (!move_world(figures))
+        return false;
     do {
         long before = interruptions();
 

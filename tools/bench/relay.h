@@ -59,6 +59,7 @@ int relay_parse(int argc, char **argv, struct relay_options *options);
 
 /* Of one pair in one case, per buffer. */
 struct relay_figures {
+    struct bench_world_config config;
     struct bench_world *world;
     double *forward; /* samples: ticks per buffer, one for each slot */
     double *back;

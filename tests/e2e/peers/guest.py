@@ -194,7 +194,8 @@ class Guest:
 
     def disk_checksum(self, disk="vda"):
         """The disk as the guest sees it, past its page cache."""
-        return self.run(f"dd if=/dev/{disk} bs=1M iflag=direct 2>/dev/null | md5sum", 120).split()[0]
+        command = f"dd if=/dev/{disk} bs=1M iflag=direct 2>/dev/null | md5sum"
+        return self.run(command, 120).split()[0]
 
     def find_device(self, slot, kind):
         """The name of the disk ("block") or interface ("net") in PCI slot SLOT."""
