@@ -44,8 +44,6 @@ static void push(struct tables *t, uint32_t unit, unsigned order)
 
 int tables_init(struct tables *t, const struct svq_relay_tables *area, uint32_t entries)
 {
-    uint32_t units = entries / TABLES_UNIT;
-
     *t = (struct tables){0};
     if (!entries)
         return 0;
@@ -53,9 +51,10 @@ int tables_init(struct tables *t, const struct svq_relay_tables *area, uint32_t 
         return -EINVAL;
     t->host = area->host;
     t->addr = area->addr;
+    t->units = entries / TABLES_UNIT;
     t->orders = order_for(entries) + 1;
-    t->next = calloc(units, sizeof(*t->next));
-    t->order = calloc(units, sizeof(*t->order));
+    t->next = calloc(t->units, sizeof(*t->next));
+    t->order = calloc(t->units, sizeof(*t->order));
     if (!t->next || !t->order) {
         tables_fini(t);
         return -ENOMEM;
@@ -99,8 +98,6 @@ static uint32_t take(struct tables *t, unsigned order)
  */
 static void merge(struct tables *t)
 {
-    uint32_t units = 1u << (t->orders - 1);
-
     for (unsigned order = 0; order + 1 < t->orders; order++) {
         uint32_t size = 1u << order, list = t->free[order], joined = TABLES_NONE;
 
@@ -111,7 +108,7 @@ static void merge(struct tables *t)
             list = t->next[unit];
             if (t->order[unit] != (order | TABLES_FREE))
                 continue; /* its neighbour has taken it in */
-            if (buddy < units && t->order[buddy] == (order | TABLES_FREE)) {
+            if (buddy < t->units && t->order[buddy] == (order | TABLES_FREE)) {
                 /* Through this one's link, since the neighbour's still leads on in this list. */
                 t->order[unit] = t->order[buddy] = 0;
                 t->next[unit] = joined;

@@ -22,9 +22,10 @@
 
 struct tables {
     uint8_t *host;
-    uint64_t addr;   /* as the back-end knows it */
-    unsigned orders; /* sizes of blocks; the largest is the whole area; 0: there is none */
-    bool scattered;  /* something was given back since the last merge */
+    uint64_t addr;                /* as the back-end knows it */
+    uint32_t units;               /* in the whole area; 0: there is none */
+    unsigned orders;              /* sizes of blocks; the largest is the whole area */
+    bool scattered;               /* something was given back since the last merge */
     uint32_t free[TABLES_ORDERS]; /* first free block of each size, in units */
     uint32_t *next;               /* [units] the next free block of that size */
     uint8_t *order;               /* [units] of the block that begins there, and TABLES_FREE */
