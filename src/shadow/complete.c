@@ -153,6 +153,7 @@ SPECIALISED void take_packed(struct svq_relay *relay, const struct complete_plan
         relay_fault(relay, SVQ_SIDE_BACKEND, "used descriptor although nothing is outstanding");
     while (limit && packed_driver_waiting(backend)) {
         const struct packed_desc *d = &backend->desc[backend->used.idx];
+        /* Not all devices set WRITE to say that len counts (QEMU's never do): it always does. */
         struct used used = {PACKED_LOAD(d->id), PACKED_LOAD(d->len)};
         struct done done = complete_one(relay, plan, used, limit);
 
