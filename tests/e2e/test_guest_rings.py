@@ -18,7 +18,7 @@ from peers.toggle import Renewal
 from peers.wait import Deadline, wait_for
 
 pytestmark = pytest.mark.timeout(600)
-ROUNDS = 30
+ROUNDS = 16
 FIRST_SLOT = 16
 PART_MIB = 8
 COMBINATIONS = [
