@@ -192,14 +192,18 @@ bool queue_wants_calls(const struct queue *q)
 void queue_break_guest(struct queue *q)
 {
     struct kit_place at = kit_place_at((uint16_t)q->base);
+    struct kit_pdesc *d;
 
     if (q->ring.format == SVQ_RING_SPLIT) {
         kit_set16(&q->ring.split.avail->idx, (uint16_t)(q->base + q->ring.num + 1));
         return;
     }
-    /* A buffer that is nowhere. */
-    q->ring.packed.desc[at.off] = (struct kit_pdesc){.addr = 0, .len = 8};
-    kit_set16(&q->ring.packed.desc[at.off].flags, kit_avail_flags(at.wrap));
+    /* A buffer that is nowhere; the relay may be looking at the flags. */
+    d = &q->ring.packed.desc[at.off];
+    d->addr = 0;
+    d->len = 8;
+    d->id = 0;
+    kit_set16(&d->flags, kit_avail_flags(at.wrap));
 }
 
 void queue_break_backend(struct queue *q)
