@@ -47,11 +47,6 @@ struct drain {
     int result;
 };
 
-static bool packed(const struct svq_queue *queue)
-{
-    return device_guest_format(queue->device) == SVQ_RING_PACKED;
-}
-
 static void ask_drained(struct svq_relay *relay, void *arg)
 {
     struct drain *drain = arg;
@@ -105,7 +100,7 @@ static int drained(struct svq_queue *queue, uint32_t base)
         svq_lane_call(queue->lane, ask_drained, &drain);
         return drain.result;
     }
-    if (packed(queue))
+    if (queue_is_packed(queue))
         return packed_drained(queue, base);
     if (!queue_guest_ring(queue, queue->device->s.map, &guest))
         return 1;
@@ -119,7 +114,7 @@ static uint32_t next_index(struct svq_queue *queue, uint32_t base)
 {
     struct svq_vring guest;
 
-    if (packed(queue) || !queue_guest_ring(queue, queue->device->s.map, &guest))
+    if (queue_is_packed(queue) || !queue_guest_ring(queue, queue->device->s.map, &guest))
         return base;
     return later_of(base, __atomic_load_n(used_idx(&guest), __ATOMIC_ACQUIRE) + queue->skew);
 }
@@ -167,7 +162,7 @@ static int wait_drained(struct svq_queue *queue, uint32_t *base, int64_t deadlin
         if (svq_now() >= deadline)
             return -ETIMEDOUT;
         pause_between_looks(looks);
-        if (queue->wire == WIRE_SHADOW || !packed(queue))
+        if (queue->wire == WIRE_SHADOW || !queue_is_packed(queue))
             continue;
         err = ask_base(queue, base);
         if (err)
@@ -205,7 +200,7 @@ static void run_dry(struct svq_queue *queue)
     struct svq_vring guest;
     int silent, err;
 
-    if (!queue->device->lazy_backend || packed(queue) ||
+    if (!queue->device->lazy_backend || queue_is_packed(queue) ||
         !queue_guest_ring(queue, queue->device->s.map, &guest))
         return;
     silent = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

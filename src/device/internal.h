@@ -225,6 +225,12 @@ static inline enum svq_ring_format device_backend_format(const struct svq_device
     return svq_ring_format(device->s.features_served);
 }
 
+/* Is it a packed ring to the guest? */
+static inline bool queue_is_packed(const struct svq_queue *queue)
+{
+    return device_guest_format(queue->device) == SVQ_RING_PACKED;
+}
+
 /* ---- memory.c ---------------------------------------------------------------------------------
  */
 

@@ -82,11 +82,6 @@ static uint32_t packed_base(const struct svq_queue *queue)
     return queue->has_base ? svq_packed_base(&index) : SVQ_PACKED_START;
 }
 
-static bool packed(const struct svq_queue *queue)
-{
-    return device_guest_format(queue->device) == SVQ_RING_PACKED;
-}
-
 /*
  * Normally a split ring starts with both indices equal. Cloud Hypervisor reconnects at the
  * available index and leaves out what was in flight, so that the used index stays behind for ever.
@@ -96,7 +91,7 @@ void wire_note_start(struct svq_queue *queue)
     struct svq_vring guest;
 
     queue->skew = 0;
-    if (!packed(queue) && queue_guest_ring(queue, queue->device->s.map, &guest))
+    if (!queue_is_packed(queue) && queue_guest_ring(queue, queue->device->s.map, &guest))
         queue->skew = sane_base(queue, &guest) - used_index(&guest);
 }
 
@@ -106,7 +101,7 @@ int wire_direct(struct svq_queue *queue)
     struct wiring w = {
         .addr = queue->addr,
         .num = queue->num,
-        .base = packed(queue) ? packed_base(queue) : queue->base,
+        .base = queue_is_packed(queue) ? packed_base(queue) : queue->base,
         .call = queue->call,
         .err = queue->err,
     };
@@ -228,7 +223,8 @@ static const char *make_relay(struct svq_queue *queue)
     if (why)
         return why;
     queue->shadow_num = config.backend.num;
-    config.base = packed(queue) ? packed_base(queue) : sane_base(queue, &config.guest.ring);
+    config.base =
+        queue_is_packed(queue) ? packed_base(queue) : sane_base(queue, &config.guest.ring);
     err = make_notifications(queue);
     if (!err)
         err = svq_relay_new(&config, &queue->relay);
@@ -371,7 +367,7 @@ static struct svq_relay_log log_setting(const struct svq_queue *queue)
         .device_gpa = queue->addr.log,
     };
 
-    if (packed(queue))
+    if (queue_is_packed(queue))
         find_packed_ring(queue, &setting);
     return setting;
 }

@@ -108,10 +108,10 @@ static inline uint16_t split_device_waiting(const struct split_ring *r)
     return __atomic_load_n(&r->avail->idx, __ATOMIC_ACQUIRE) - r->avail_idx;
 }
 
-/* The head of the i-th waiting chain, unchecked. */
-static inline uint16_t split_device_head(const struct split_ring *r, uint16_t i)
+/* The head of the next waiting chain, unchecked. */
+static inline uint16_t split_device_head(const struct split_ring *r)
 {
-    return SPLIT_LOAD(r->avail->ring[(uint16_t)(r->avail_idx + i) & r->mask]);
+    return SPLIT_LOAD(r->avail->ring[r->avail_idx & r->mask]);
 }
 
 /* One look at a shared descriptor; everything after that works on the copy. */

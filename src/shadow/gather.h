@@ -270,7 +270,7 @@ SPECIALISED const char *gather_split(struct svq_relay *relay, const struct gathe
 {
     const struct split_ring *r = &relay->guest.split;
     struct inflight *t = &relay->inflight;
-    uint16_t i = split_device_head(r, 0);
+    uint16_t i = split_device_head(r);
 
     draft->guest_id = i;
     if (UNLIKELY(i >= r->num))

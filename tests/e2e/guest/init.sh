@@ -24,7 +24,8 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
-mount -t tmpfs -o size=128m root /root
+mkdir -p /scratch
+mount -t tmpfs -o size=128m scratch /scratch
 export PATH=/bin
 
 while read -r module; do
