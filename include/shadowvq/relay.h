@@ -121,6 +121,13 @@ struct svq_relay_config {
     uint32_t base;                 /* the guest ring's, as in SET_VRING_BASE */
     struct svq_map *map;           /* guest memory; the relay takes a reference */
     struct svq_relay_tables tables;
+
+    /*
+     * The queue's part of the in-flight region (see inflight.h), mapped as long as the relay lives;
+     * NULL: nobody wants to know. What it lists is taken again first, and then base does not count.
+     */
+    void *inflight;
+    unsigned inflight_entries; /* of the part; at least guest.num */
 };
 
 /* Entries of the smallest shadow ring that holds what a guest's ring of num entries holds. */
@@ -134,6 +141,7 @@ size_t svq_relay_tables_max(unsigned num);
 /* Everything an operator may want to read; all counters only grow. */
 struct svq_relay_stats {
     uint64_t chains;        /* completed: used entries given to the guest */
+    uint64_t resubmitted;   /* given to a back-end again, after a crash */
     uint64_t bytes;         /* of buffers in completed chains, both directions */
     uint64_t guest_kicks;   /* received */
     uint64_t backend_kicks; /* sent */
@@ -168,7 +176,7 @@ struct svq_relay_log {
  * SVQ_SPLIT_START or SVQ_PACKED_START.
  *
  * Return: 0, -EINVAL (size, NULL ring, base, tables), -ENOTSUP (features the relay cannot do),
- * -ENOMEM.
+ * -EBADMSG (the in-flight region makes no sense), -ENOMEM.
  */
 int svq_relay_new(const struct svq_relay_config *config, struct svq_relay **out);
 void svq_relay_free(struct svq_relay *relay);
@@ -211,8 +219,31 @@ void svq_relay_hold(struct svq_relay *relay, bool hold);
  */
 int svq_relay_drained(const struct svq_relay *relay, uint32_t base);
 
+/**
+ * svq_relay_owes() - is anything in flight that an earlier back-end was given already, and that can
+ * no longer go back to the guest's ring, since a younger chain was completed? A back-end that stops
+ * before it has taken that could not be drained: let it go on until this is false.
+ */
+bool svq_relay_owes(const struct svq_relay *relay);
+
 /* The shadow ring's base for a back-end that stopped at `base` and is to go on. */
 uint32_t svq_relay_resume_base(const struct svq_relay *relay, uint32_t base);
+
+/**
+ * svq_relay_restart() - the back-end is gone; another one begins, with a shadow ring of its own.
+ *
+ * What the old one has completed, as far as its ring shows, is returned to the guest first. All
+ * that is left is put into the new ring, in the order in which the guest made it available; a fault
+ * of the old back-end is forgotten. The new ring, zeroed by this, starts from SVQ_SPLIT_START or
+ * SVQ_PACKED_START, has the old one's size, format and features, and wants one kick.
+ * @ring, tables: the new one's, as in svq_relay_config; the old ones are not used any more
+ *
+ * The caller polls once afterwards, and calls the guest once.
+ *
+ * Return: 0; -EINVAL (NULL ring, tables too small); -ENOMEM: the relay is as it was.
+ */
+int svq_relay_restart(struct svq_relay *relay, const struct svq_vring *ring,
+                      const struct svq_relay_tables *tables);
 
 /**
  * svq_relay_detach() - end of this shadow: leave the guest's ring as a device that starts at the

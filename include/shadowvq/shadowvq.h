@@ -9,6 +9,7 @@
 #ifndef SHADOWVQ_SHADOWVQ_H
 #define SHADOWVQ_SHADOWVQ_H
 
+#include <shadowvq/inflight.h>
 #include <shadowvq/mem.h>
 #include <shadowvq/relay.h>
 #include <shadowvq/version.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Completions: from the back-end's ring to the guest's. */
 #include "shadow/relay_internal.h"
+#include "shadow/tracker.h"
 
 struct complete_plan {
     bool guest_packed;
@@ -23,6 +24,21 @@ struct done {
 
 /* ---- To the guest ---------------------------------------------------------------------------- */
 
+/* The chain's used entry, which the guest sees when the batch is published, or now. */
+SPECIALISED void put(struct svq_relay *relay, const struct complete_plan plan,
+                     const struct inflight_chain *chain, uint32_t len)
+{
+    if (!plan.guest_packed) {
+        if (relay->tracker)
+            tracker_put_split(relay, chain);
+        split_device_put(&relay->guest.split, chain->guest_id, len);
+    } else if (relay->tracker) {
+        tracker_put_packed(relay, chain, len);
+    } else {
+        packed_device_put(&relay->guest.packed, chain->guest_id, len, chain->guest_slots);
+    }
+}
+
 /* The guest gets a chain back. Return: false after a fault. */
 SPECIALISED bool deliver(struct svq_relay *relay, const struct complete_plan plan, uint16_t head,
                          uint64_t len)
@@ -41,10 +57,7 @@ SPECIALISED bool deliver(struct svq_relay *relay, const struct complete_plan pla
     }
     relay->stats.chains++;
     relay->stats.bytes += chain->bytes;
-    if (plan.guest_packed)
-        packed_device_put(&relay->guest.packed, chain->guest_id, len, chain->guest_slots);
-    else
-        split_device_put(&relay->guest.split, chain->guest_id, len);
+    put(relay, plan, chain, len);
     inflight_release(t, head, plan.mirrored);
     return true;
 }
@@ -179,10 +192,13 @@ SPECIALISED unsigned publish(struct svq_relay *relay, const bool packed)
     int call;
 
     if (packed) {
-        packed_device_publish(&relay->guest.packed);
+        if (!relay->tracker)
+            packed_device_publish(&relay->guest.packed);
         call = packed_device_must_call(&relay->guest.packed);
     } else {
         split_device_publish(&relay->guest.split);
+        if (relay->tracker)
+            tracker_published_split(relay);
         call = split_device_must_call(&relay->guest.split);
     }
     if (call < 0) {

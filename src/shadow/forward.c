@@ -2,6 +2,7 @@
 /* New chains: from the guest's ring to the back-end's. */
 #include "shadow/emit.h"
 #include "shadow/gather.h"
+#include "shadow/tracker.h"
 
 struct forward_plan {
     bool guest_packed;
@@ -50,6 +51,8 @@ SPECIALISED unsigned forward(struct svq_relay *relay, const struct forward_plan 
         return 0;
     }
     while (waiting && inflight_has_room(&relay->inflight) && gather(relay, from, &head)) {
+        if (relay->tracker)
+            tracker_take(relay, head);
         emit(relay, plan.backend_packed, plan.tables, head);
         taken++;
         /* A packed ring tells of one chain at a time; how many it holds bounds the turn. */

@@ -10,37 +10,50 @@ uint32_t inflight_longest(unsigned guest_num)
     return guest_num + (guest_num > INFLIGHT_MIN_TABLE ? guest_num : INFLIGHT_MIN_TABLE);
 }
 
+/* All of them free, in a queue from 0 on. */
+static struct split_desc *new_desc(unsigned num)
+{
+    struct split_desc *desc = calloc(num, sizeof(*desc));
+
+    for (unsigned i = 0; desc && i < num; i++)
+        desc[i].next = i + 1;
+    return desc;
+}
+
+static struct inflight_chain *new_chains(unsigned num)
+{
+    struct inflight_chain *chains =
+        aligned_alloc(_Alignof(struct inflight_chain), num * sizeof(*chains));
+
+    for (unsigned i = 0; chains && i < num; i++)
+        chains[i] = (struct inflight_chain){.block = TABLES_NONE};
+    return chains;
+}
+
 int inflight_init(struct inflight *t, const struct inflight_config *config)
 {
     unsigned num = config->num;
     int err;
 
     *t = (struct inflight){
+        .mirrored = config->mirrored,
         .num = num,
         .max_table = inflight_longest(config->guest_num) - config->guest_num,
         .limit = 4 * num > INFLIGHT_MIN_LIMIT ? 4 * num : INFLIGHT_MIN_LIMIT,
         .free = num,
         .free_tail = num - 1,
     };
-    t->desc = calloc(num, sizeof(*t->desc));
+    t->desc = new_desc(num);
     t->busy = calloc(num, sizeof(*t->busy));
-    t->chains = aligned_alloc(_Alignof(struct inflight_chain), num * sizeof(*t->chains));
-    if (t->chains)
-        memset(t->chains, 0, num * sizeof(*t->chains));
+    t->chains = new_chains(num);
     t->order = calloc(num, sizeof(*t->order));
     if (t->desc && t->busy && t->chains && t->order)
         err = tables_init(&t->tables, &config->area, config->table_entries);
     else
         err = -ENOMEM;
-    if (err) {
+    if (err)
         inflight_fini(t);
-        return err;
-    }
-    for (unsigned i = 0; i < num; i++) {
-        t->desc[i].next = i + 1;
-        t->chains[i].block = TABLES_NONE;
-    }
-    return 0;
+    return err;
 }
 
 void inflight_fini(struct inflight *t)
@@ -88,22 +101,59 @@ void inflight_release_table(struct inflight *t, struct inflight_chain *chain)
     }
 }
 
-struct inflight_span inflight_newest(const struct inflight *t, bool in_slots, unsigned limit)
+/* ---- Parts of what is in flight -------------------------------------------------------------- */
+
+static void add_to_span(struct inflight_span *span, const struct inflight_chain *chain)
+{
+    span->chains++;
+    span->slots += chain->slots;
+    span->guest_slots += chain->guest_slots;
+}
+
+/* A head may have completed and come again: only its number tells. */
+
+struct inflight_span inflight_newest(const struct inflight *t, unsigned limit)
 {
     struct inflight_span span = {0};
     uint16_t place = t->order_next;
 
-    while (span.chains < t->count && (in_slots ? span.slots : span.chains) < limit) {
+    while (span.chains < limit) {
         const struct inflight_chain *chain;
 
         place = place ? place - 1 : t->num - 1;
         chain = &t->chains[t->order[place]];
-        /* A head may have completed and come again: only its number tells. */
-        if (!chain->slots || chain->done || chain->number != t->number - 1 - span.chains)
+        if (!chain->slots || chain->done || chain->number != t->number - 1 - span.chains ||
+            chain->number < t->fixed)
             break;
-        span.chains++;
-        span.slots += chain->slots;
-        span.guest_slots += chain->guest_slots;
+        add_to_span(&span, chain);
+    }
+    return span;
+}
+
+/* Of all chains in the present shadow ring, which one is it? A done one may be in none. */
+static uint64_t place_in_ring(const struct inflight *t, const struct inflight_chain *chain)
+{
+    return chain->number < t->fresh ? chain->resent : t->resent + (chain->number - t->fresh);
+}
+
+struct inflight_span inflight_untaken(const struct inflight *t, bool in_slots, unsigned limit)
+{
+    uint64_t next = t->resent + (t->number - t->fresh);
+    struct inflight_span span = {0};
+    uint16_t place = t->order_next;
+
+    for (unsigned n = t->count; n && (in_slots ? span.slots : span.chains) < limit; n--) {
+        const struct inflight_chain *chain;
+
+        place = place ? place - 1 : t->num - 1;
+        chain = &t->chains[t->order[place]];
+        if (!chain->slots)
+            break;
+        if (chain->number < t->fresh && chain->resent == INFLIGHT_NOT_RESENT)
+            continue;
+        if (chain->done || place_in_ring(t, chain) != next - 1 - span.chains)
+            break;
+        add_to_span(&span, chain);
     }
     return span;
 }
@@ -145,5 +195,141 @@ int inflight_log(const struct inflight *t, uint16_t head, struct svq_log *log)
             return -ERANGE;
         i = t->desc[i].next;
     }
+    return 0;
+}
+
+/* ---- Another shadow ring --------------------------------------------------------------------- */
+
+struct taken {
+    uint64_t number;
+    uint16_t head;
+};
+
+/* All that inflight_restart() allocates. */
+struct renewal {
+    struct taken *taken; /* [count] in the guest's order */
+    uint16_t *order;
+    struct split_desc *desc; /* pooled: what takes the place of the table's */
+    struct inflight_chain *chains;
+};
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t one = ((const struct taken *)a)->number, other = ((const struct taken *)b)->number;
+
+    return one < other ? -1 : one > other;
+}
+
+/* `order` does not tell: chains that complete in any order leave it before their turn. */
+static void list_taken(const struct inflight *t, struct taken *taken)
+{
+    unsigned count = 0;
+
+    for (unsigned head = 0; head < t->num; head++)
+        if (t->chains[head].slots)
+            taken[count++] = (struct taken){t->chains[head].number, head};
+    qsort(taken, count, sizeof(*taken), by_number);
+}
+
+static bool renewal_init(const struct inflight *t, struct renewal *r)
+{
+    *r = (struct renewal){
+        .taken = calloc(t->count + 1u, sizeof(*r->taken)),
+        .order = calloc(t->num, sizeof(*r->order)),
+    };
+    if (!t->mirrored) {
+        r->desc = new_desc(t->num);
+        r->chains = new_chains(t->num);
+    }
+    return r->taken && r->order && (t->mirrored || (r->desc && r->chains));
+}
+
+static void renewal_fini(struct renewal *r)
+{
+    free(r->taken);
+    free(r->order);
+    free(r->desc);
+    free(r->chains);
+}
+
+/* A chain to its new slots, from `at` on. */
+static void move_chain(struct inflight *t, struct renewal *r, uint16_t head, uint16_t at)
+{
+    struct inflight_chain *from = &t->chains[head], *to = &r->chains[at];
+    uint16_t slot = head;
+
+    *to = *from;
+    to->last = at + to->slots - 1;
+    for (unsigned i = at; i <= to->last; i++) {
+        r->desc[i] = t->desc[slot];
+        r->desc[i].next = i + 1;
+        slot = t->desc[slot].next;
+    }
+    from->table = NULL;
+}
+
+/* Private tables that nobody uses now stay for reuse, at whichever heads have none. */
+static void move_spare_tables(struct inflight *t, struct renewal *r)
+{
+    unsigned to = 0;
+
+    for (unsigned head = 0; head < t->num; head++) {
+        if (!t->chains[head].table)
+            continue;
+        while (r->chains[to].slots)
+            to++;
+        r->chains[to].table = t->chains[head].table;
+        r->chains[to].table_room = t->chains[head].table_room;
+        to++;
+    }
+}
+
+static void renumber(struct inflight *t, struct renewal *r)
+{
+    struct split_desc *desc = t->desc;
+    struct inflight_chain *chains = t->chains;
+    uint16_t at = 0;
+
+    for (unsigned i = 0; i < t->count; i++) {
+        uint16_t head = r->taken[i].head;
+
+        move_chain(t, r, head, at);
+        r->taken[i].head = at;
+        at += chains[head].slots;
+    }
+    move_spare_tables(t, r);
+    t->free_head = at; /* unless none is free; as many are as before */
+    t->free_tail = t->num - 1;
+    t->desc = r->desc;
+    t->chains = r->chains;
+    r->desc = desc;
+    r->chains = chains;
+}
+
+int inflight_restart(struct inflight *t)
+{
+    uint16_t *order = t->order;
+    struct renewal r;
+
+    if (!renewal_init(t, &r)) {
+        renewal_fini(&r);
+        return -ENOMEM;
+    }
+    list_taken(t, r.taken);
+    if (!t->mirrored)
+        renumber(t, &r);
+    t->fresh = t->number;
+    t->resent = 0;
+    for (unsigned i = 0; i < t->count; i++) {
+        struct inflight_chain *chain = &t->chains[r.taken[i].head];
+
+        r.order[i] = r.taken[i].head;
+        chain->resent = chain->done ? INFLIGHT_NOT_RESENT : t->resent++;
+    }
+    t->order = r.order;
+    t->order_first = 0;
+    t->order_next = t->count == t->num ? 0 : t->count;
+    r.order = order;
+    renewal_fini(&r);
     return 0;
 }

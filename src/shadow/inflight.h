@@ -27,6 +27,9 @@
 /* Indirect entries in flight of one queue before it waits: 1 MiB of copies. */
 #define INFLIGHT_MIN_LIMIT 65536u
 
+/* inflight_chain.resent of a chain that is done, and so not in the present shadow ring. */
+#define INFLIGHT_NOT_RESENT UINT16_MAX
+
 /* A cache line each: cheap to index, and never two lines for one chain. */
 struct inflight_chain {
     _Alignas(64) struct split_desc *table; /* private copy of the indirect table; kept for reuse */
@@ -34,18 +37,23 @@ struct inflight_chain {
     uint32_t table_len;   /* entries that this chain has there; 0: no indirect part */
     uint64_t bytes;       /* of all buffers */
     uint64_t writable;    /* of the device-writable ones */
+    uint64_t number;      /* of all chains taken: tells apart chains that had the same head */
     uint32_t block;       /* where its converted table is; TABLES_NONE: it has none */
-    uint32_t number;      /* of all chains taken: tells apart chains that had the same head */
     uint32_t len;         /* when done: what the back-end has written */
     uint16_t slots;       /* 0: no chain in flight at this head */
     uint16_t last;        /* pooled: the last of its slots */
     uint16_t guest_id;    /* the guest's name of it: head, or buffer id */
     uint16_t guest_slots; /* descriptors that it has in the guest's ring */
+    uint16_t resent;      /* its place in the present shadow ring; see inflight_restart() */
+    uint16_t entry;       /* its place in the in-flight region */
     bool done;            /* completed, and waits until the older ones are */
 };
 
+static_assert(sizeof(struct inflight_chain) == 64, "a cache line");
+
 struct inflight {
     /* Written once. */
+    bool mirrored;
     uint16_t num;       /* slots */
     uint32_t max_table; /* entries of the longest table accepted */
     uint32_t limit;     /* indirect entries in flight, more or less, at most */
@@ -59,7 +67,10 @@ struct inflight {
     unsigned hint;        /* svq_map_holds() memory */
     uint64_t region_gpa;  /* the region that held the last buffer; */
     uint64_t region_size; /* 0: none yet */
-    uint32_t number;      /* of the next chain */
+    uint64_t number;      /* of the next chain */
+    uint64_t fixed;       /* a chain of a lower number cannot go back to the guest's ring */
+    uint64_t fresh;       /* one of a lower number was taken for an earlier shadow ring */
+    uint16_t resent;      /* how many of those this one began with */
     uint32_t held;        /* indirect entries in flight */
     uint64_t allocated;   /* room in all private tables, entries */
 
@@ -77,6 +88,7 @@ struct inflight {
 };
 
 struct inflight_config {
+    bool mirrored;
     unsigned guest_num;
     unsigned num;           /* of the shadow ring */
     uint32_t table_entries; /* of the area for converted tables; 0: none needed */
@@ -101,10 +113,29 @@ struct inflight_span {
 };
 
 /**
- * inflight_newest() - those of the chains taken last that are all still with the back-end, without
- * a completed one among them: up to `limit` chains, or chains with up to `limit` slots.
+ * inflight_newest() - those of the chains taken last that can go back to where they were in the
+ * guest's ring: all with the back-end, without a completed one among them. Up to `limit` chains.
  */
-struct inflight_span inflight_newest(const struct inflight *t, bool in_slots, unsigned limit);
+struct inflight_span inflight_newest(const struct inflight *t, unsigned limit);
+
+/**
+ * inflight_untaken() - those of the chains put last into the shadow ring that the back-end may not
+ * have taken, since it has completed none of them. Up to `limit` chains, or chains with up to
+ * `limit` slots.
+ */
+struct inflight_span inflight_untaken(const struct inflight *t, bool in_slots, unsigned limit);
+
+/**
+ * inflight_restart() - another shadow ring begins with what is in flight.
+ *
+ * The order in which the guest made the chains available becomes that of `order` from its start on,
+ * and of the new ring, which gets those that are not `done`. Pooled slots are numbered anew in that
+ * order, from 0 on: such are the ones that a split ring with IN_ORDER begins with. So heads change;
+ * whatever else belongs to a chain moves along with it.
+ *
+ * Return: 0; -ENOMEM: nothing has changed.
+ */
+int inflight_restart(struct inflight *t);
 
 /**
  * inflight_batch() - the back-end completes in order: how many chains does it complete when it

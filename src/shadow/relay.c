@@ -15,6 +15,7 @@
  * read from them is copied once and checked; the in-flight table is the only memory we trust.
  */
 #include "shadow/relay_internal.h"
+#include "shadow/tracker.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -99,8 +100,9 @@ static int check_config(const struct svq_relay_config *config)
         return err;
     if (!config->map || config->backend.num < config->guest.num)
         return -EINVAL;
-    if (!svq_vring_base_valid(svq_ring_format(config->guest.features), config->guest.num,
-                              config->base))
+    /* What the in-flight region says counts more; see tracker_start(). */
+    if (!config->inflight && !svq_vring_base_valid(svq_ring_format(config->guest.features),
+                                                   config->guest.num, config->base))
         return -EINVAL;
     return 0;
 }
@@ -128,6 +130,7 @@ static void clear_shadow(const struct svq_relay_side *shadow)
 int svq_relay_new(const struct svq_relay_config *config, struct svq_relay **out)
 {
     struct inflight_config inflight = {
+        .mirrored = relay_mirrors(config),
         .guest_num = config->guest.num,
         .num = config->backend.num,
         .area = config->tables,
@@ -155,6 +158,12 @@ int svq_relay_new(const struct svq_relay_config *config, struct svq_relay **out)
     }
     relay->forward = relay_forward_fn(config);
     relay->complete = relay_complete_fn(config);
+    err = config->inflight ? tracker_start(relay, config) : 0;
+    if (err) {
+        inflight_fini(&relay->inflight);
+        free(relay);
+        return err;
+    }
     relay->map = svq_map_ref(config->map);
     *out = relay;
     return 0;
@@ -165,6 +174,7 @@ void svq_relay_free(struct svq_relay *relay)
     if (!relay)
         return;
     inflight_fini(&relay->inflight);
+    tracker_free(relay->tracker);
     svq_log_unref(relay->log.log);
     svq_map_unref(relay->map);
     free(relay);
@@ -246,6 +256,8 @@ static void ask_backend(struct svq_relay *relay, bool call)
 
 static bool guest_waiting(const struct svq_relay *relay)
 {
+    if (tracker_left(relay))
+        return true;
     return relay->guest.is_packed ? packed_device_waiting(&relay->guest.packed)
                                   : split_device_waiting(&relay->guest.split);
 }
@@ -346,10 +358,12 @@ int svq_relay_drained(const struct svq_relay *relay, uint32_t base)
     if (left < 0)
         return -EPROTO;
     /* What it never took must all be in flight: else it completed what it did not take. */
-    span = inflight_newest(t, packed, left);
+    span = inflight_untaken(t, packed, left);
     if ((int)(packed ? span.slots : span.chains) != left)
         return -EPROTO;
-    return left == with;
+    /* It must all go back to the guest's ring: what was taken before a crash may not be able to. */
+    return left == with && inflight_newest(t, t->with).chains == t->with &&
+           tracker_left_in_ring(relay);
 }
 
 uint32_t svq_relay_resume_base(const struct svq_relay *relay, uint32_t base)
@@ -373,10 +387,13 @@ uint32_t svq_relay_resume_base(const struct svq_relay *relay, uint32_t base)
 uint32_t svq_relay_detach(struct svq_relay *relay)
 {
     const struct inflight *t = &relay->inflight;
-    struct inflight_span span = inflight_newest(t, false, t->with);
+    bool behind = tracker_left_in_ring(relay); /* what comes behind goes back, too */
+    struct inflight_span span = inflight_newest(t, behind ? t->with : 0);
     struct svq_relay_state state;
 
     relay->hold = true;
+    if (relay->tracker)
+        tracker_give_back(relay, span.chains, behind);
     /* Not further back than the last completed chain: it must not be done twice. */
     if (relay->guest.is_packed)
         packed_rewind(&relay->guest.packed, &relay->guest.packed.avail, span.guest_slots);
@@ -472,7 +489,7 @@ void svq_relay_state(const struct svq_relay *relay, struct svq_relay_state *stat
     *state = (struct svq_relay_state){
         .guest = index_of(&relay->guest),
         .backend = index_of(&relay->backend),
-        .in_flight = relay->inflight.count,
+        .in_flight = relay->inflight.count + tracker_left(relay),
     };
 }
 

@@ -8,6 +8,7 @@
  *   emit.h      and from there to the shadow ring
  *   forward.c   new chains: guest to back-end
  *   complete.c  completions: back-end to guest
+ *   tracker.h   what is in flight, written down in the in-flight region
  *   relay.c     everything that is rare
  */
 #ifndef SVQ_SHADOW_RELAY_INTERNAL_H
@@ -42,6 +43,7 @@ struct svq_relay {
     relay_step_fn *complete;
     struct inflight inflight;
     struct svq_map *map;
+    struct tracker *tracker; /* NULL: nobody wants to know what is in flight; see tracker.h */
     bool hold;
 
     struct svq_relay_log log;

@@ -40,6 +40,25 @@ uint32_t tables_entries(unsigned num, uint32_t longest);
 int tables_init(struct tables *t, const struct svq_relay_tables *area, uint32_t entries);
 void tables_fini(struct tables *t);
 
+/*
+ * The same blocks in another area, as if they had always been there; what they contain is not
+ * copied.
+ */
+static inline void tables_move(struct tables *t, const struct svq_relay_tables *area)
+{
+    t->host = area->host;
+    t->addr = area->addr;
+}
+
+/* Would the blocks fit there? */
+static inline bool tables_fit(const struct tables *t, const struct svq_relay_tables *area)
+{
+    if (!t->units)
+        return true;
+    return area && area->host && area->addr % TABLES_ENTRY == 0 &&
+           area->size / TABLES_ENTRY / TABLES_UNIT >= t->units;
+}
+
 /* A block of at least that many entries. Return: its first unit, or TABLES_NONE. */
 uint32_t tables_get(struct tables *t, uint32_t entries);
 void tables_put(struct tables *t, uint32_t unit);

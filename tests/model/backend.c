@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The back-end: takes some, completes some, in any order or as IN_ORDER demands, and sleeps when
- * the ring is empty. What it takes is checked against the plain queue.
+ * the ring is empty. What it takes is checked against the plain queue. Now and then it crashes.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -40,10 +40,46 @@ static void check_taken(struct world *w, const struct chain *chain, const struct
     }
 }
 
-static bool take_one(struct world *w)
+/*
+ * A back-end with IN_ORDER may rely on split descriptors in the order of the table, from its start
+ * (virtio 1.3 section 2.7.9). Where the slots are the guest's own that is the guest's business.
+ */
+static void check_slots(struct world *w, const struct chain *chain, uint16_t id)
+{
+    const struct side *front = &w->front, *back = &w->back;
+    bool flat = front->indirect && !back->indirect;
+    struct backend *b = &w->backend;
+    unsigned slots = chain->count;
+
+    if (!b->shadow || !back->in_order || back->packed)
+        return;
+    if (!front->packed && front->in_order && front->num == back->num && !flat)
+        return;
+    if (chain->table && !flat)
+        slots = front->packed ? 1 : chain->direct + 1;
+    model_check(w, id == b->next_slot, "chain %llu begins at slot %u, not %u",
+                (unsigned long long)chain->number, id, b->next_slot);
+    b->next_slot = (uint16_t)((id + slots) % back->num);
+}
+
+/* Which chain has to come. */
+static struct chain *next_chain(struct world *w)
 {
     struct backend *b = &w->backend;
     struct queue *q = &w->queue;
+
+    if (b->redo_count) {
+        b->redo_count--;
+        w->totals->redone++;
+        return b->redo[b->redo_first++];
+    }
+    model_check(w, q->taken < q->offered, "a chain arrives that nobody offered");
+    return q->chains[q->taken++ & (q->room - 1)];
+}
+
+static bool take_one(struct world *w)
+{
+    struct backend *b = &w->backend;
     static struct kit_buf bufs[MODEL_MAX_BUFS];
     struct chain *chain;
     uint16_t id = 0;
@@ -52,10 +88,10 @@ static bool take_one(struct world *w)
     model_check(w, count >= 0, "the back-end's ring is broken: %s", b->device->broken);
     if (!count)
         return false;
-    model_check(w, q->taken < q->offered, "a chain arrives that nobody offered");
     model_check(w, !b->shadow || id < w->back.num, "the relay makes the id %u", id);
-    chain = q->chains[q->taken++ & (q->room - 1)];
+    chain = next_chain(w);
     check_taken(w, chain, bufs, count);
+    check_slots(w, chain, id);
     chain->state = CHAIN_TAKEN;
     chain->id = id;
     b->taken[b->taken_count++] = chain;
@@ -143,6 +179,88 @@ uint32_t backend_stop(struct world *w)
     return base;
 }
 
+/* ---- Death --------------------------------------------------------------------------------- */
+
+/* It dies between writing used entries and publishing them: so they count for nothing. */
+static void leave_unpublished(struct world *w)
+{
+    struct backend *b = &w->backend;
+    unsigned count = kit_between(&w->rng, 1, b->taken_count);
+
+    for (unsigned i = 0; i < count; i++)
+        b->device->ops->complete(b->device, b->taken[i]->id, 0, 1);
+}
+
+/* The end of what it does is nonsense. */
+static void leave_fault(struct world *w)
+{
+    struct kit_device *device = w->backend.device;
+
+    device->ops->complete(device, (uint16_t)kit_between(&w->rng, w->back.num, 65535), 0, 1);
+    device->ops->publish(device);
+}
+
+/* So must the chains come again: those that it had taken, then those that it should have. */
+static void plan_redo(struct backend *b)
+{
+    for (unsigned i = 0; i < b->taken_count; i++)
+        b->taken[i]->state = CHAIN_OFFERED;
+    memmove(b->redo + b->taken_count, b->redo + b->redo_first, b->redo_count * sizeof(b->redo[0]));
+    memcpy(b->redo, b->taken, b->taken_count * sizeof(b->redo[0]));
+    b->redo_first = 0;
+    b->redo_count += b->taken_count;
+    b->taken_count = 0;
+}
+
+bool backend_crash(struct world *w)
+{
+    struct backend *b = &w->backend;
+    bool fault = false;
+
+    /* Without a chain out nobody would look at the entries before the wrong one. */
+    if (b->taken_count && kit_percent(&w->rng, 60)) {
+        fault = kit_percent(&w->rng, 50);
+        if (fault)
+            leave_fault(w);
+        else
+            leave_unpublished(w);
+    }
+    plan_redo(b);
+    return fault;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t one = (*(struct chain *const *)a)->number, other = (*(struct chain *const *)b)->number;
+
+    return one < other ? -1 : one > other;
+}
+
+void backend_lose(struct world *w)
+{
+    struct backend *b = &w->backend;
+    struct queue *q = &w->queue;
+
+    if (w->front.in_order) {
+        for (uint64_t n = q->relayed; n != q->taken; n++)
+            if (q->chains[n & (q->room - 1)]->state == CHAIN_COMPLETED)
+                b->taken[b->taken_count++] = q->chains[n & (q->room - 1)];
+    } else {
+        for (uint64_t n = q->relayed; n != q->completed_count; n++)
+            b->taken[b->taken_count++] = q->completed[n & (q->room - 1)];
+    }
+    q->completed_count = q->relayed;
+    plan_redo(b);
+    qsort(b->redo, b->redo_count, sizeof(b->redo[0]), by_number);
+}
+
+bool backend_untaken_in_row(const struct world *w)
+{
+    const struct backend *b = &w->backend;
+
+    return !b->redo_count || b->redo[b->redo_first]->number + b->redo_count == w->queue.taken;
+}
+
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 bool backend_step(struct world *w)
@@ -182,7 +300,8 @@ void backend_init(struct world *w)
     struct backend *b = &w->backend;
 
     b->taken = malloc(w->front.num * sizeof(b->taken[0]));
-    kit_require(b->taken != NULL);
+    b->redo = malloc(w->front.num * sizeof(b->redo[0]));
+    kit_require(b->taken && b->redo);
     b->lazy_percent = kit_percent(&w->rng, 30) ? 90 : kit_below(&w->rng, 50);
     b->greedy_percent = kit_percent(&w->rng, 50) ? 2 : 30;
     b->short_base = w->back.packed && kit_percent(&w->rng, 30);
@@ -191,4 +310,5 @@ void backend_init(struct world *w)
 void backend_free(struct world *w)
 {
     free(w->backend.taken);
+    free(w->backend.redo);
 }

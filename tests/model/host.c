@@ -167,7 +167,10 @@ static void check_base(struct world *w, uint32_t base)
     uint16_t index = w->guest.driver->ops->next(w->guest.driver);
     uint32_t right;
 
-    if (q->taken < q->offered)
+    model_check(w, backend_untaken_in_row(w), "a hand-over leaves a chain behind");
+    if (w->backend.redo_count)
+        index = w->backend.redo[w->backend.redo_first]->start;
+    else if (q->taken < q->offered)
         index = q->chains[q->taken & (q->room - 1)]->start;
     right = rings_base(w, index);
     /* A device with bases of 16 bits; the rest is the same. */
@@ -191,7 +194,8 @@ static void start_shadow(struct world *w, uint32_t base)
 {
     struct host *h = &w->host;
 
-    rings_skip(w);
+    h->inherited = false;
+    w->backend.next_slot = 0;
     h->relay = rings_relay(w, base);
     h->relayed_before = w->queue.relayed = w->queue.completed_count;
     h->bytes = 0;
@@ -213,6 +217,7 @@ static bool to_shadow_step(struct world *w)
     check_base(w, base);
     w->host.guest_kick = b->kick;
     b->kick = false;
+    rings_forget(w, base);
     start_shadow(w, base);
     w->totals->switches++;
     return true;
@@ -271,12 +276,23 @@ static void leave_shadow(struct world *w)
     w->totals->switches++;
 }
 
+/*
+ * The back-end stopped before it took what its predecessor had taken, and a chain of the guest's
+ * that is younger has been completed: no ring can say that. Let it go on.
+ */
+static void give_up_draining(struct world *w)
+{
+    model_check(w, !backend_untaken_in_row(w), "drained() never will be");
+    resume_shadow(w);
+    w->totals->stuck++;
+}
+
 static bool from_shadow_step(struct world *w)
 {
     struct host *h = &w->host;
+    unsigned bits = turn(w);
     int drained;
 
-    turn(w);
     if (!h->base_known) {
         if (kit_percent(&w->rng, 50))
             return true;
@@ -287,8 +303,11 @@ static bool from_shadow_step(struct world *w)
     }
     drained = svq_relay_drained(h->relay, h->base);
     model_check(w, drained >= 0, "drained() refuses base 0x%x", h->base);
-    if (!drained)
+    if (!drained) {
+        if (!(bits & SVQ_RELAY_BUSY) && !w->backend.taken_count)
+            give_up_draining(w);
         return true;
+    }
     model_check(w, !w->backend.taken_count, "drained with %u chains in the back-end",
                 w->backend.taken_count);
     if (h->next == NEXT_RESUMED)
@@ -296,6 +315,97 @@ static bool from_shadow_step(struct world *w)
     else
         leave_shadow(w);
     return true;
+}
+
+/* ---- Crashes ------------------------------------------------------------------------------- */
+
+/* All that the back-end had completed is on its way to the guest, and the rest is in the ring. */
+static void check_restart(struct world *w, unsigned taken, uint64_t resubmitted_before)
+{
+    const struct queue *q = &w->queue;
+    uint64_t held_back = q->completed_count - q->relayed, resubmitted;
+    struct svq_relay_state state;
+    struct svq_relay_stats stats;
+
+    svq_relay_state(w->host.relay, &state);
+    svq_relay_stats(w->host.relay, &stats);
+    resubmitted = stats.resubmitted - resubmitted_before;
+    model_check(w, !held_back || (w->front.in_order && !w->back.in_order),
+                "a restart leaves %llu completions behind", (unsigned long long)held_back);
+    /* Beside those, a relay may have to take yet what its predecessor had. */
+    model_check(w, resubmitted + held_back == state.in_flight || w->host.inherited,
+                "not all chains are resubmitted");
+    model_check(w, resubmitted >= taken && resubmitted + held_back <= state.in_flight,
+                "%llu chains are resubmitted", (unsigned long long)resubmitted);
+}
+
+static void meet_fault(struct world *w)
+{
+    const char *reason;
+    unsigned bits = svq_relay_poll(w->host.relay);
+
+    model_check(w, bits & SVQ_RELAY_FAULT, "a fault of the back-end goes unseen");
+    model_check(w, svq_relay_fault(w->host.relay, &reason) == SVQ_SIDE_BACKEND, "fault: %s",
+                reason);
+}
+
+void host_crash(struct world *w)
+{
+    struct host *h = &w->host;
+    unsigned taken = w->backend.taken_count;
+    struct svq_relay_stats before;
+    const char *reason;
+    bool fault;
+
+    if (h->phase != PHASE_SHADOW && h->phase != PHASE_FROM_SHADOW)
+        return;
+    rings_begin(w);
+    fault = backend_crash(w);
+    if (fault && kit_percent(&w->rng, 50))
+        meet_fault(w);
+    svq_relay_stats(h->relay, &before);
+    rings_restart(w, h->relay);
+    model_check(w, svq_relay_fault(h->relay, &reason) == SVQ_SIDE_NONE, "fault: %s", reason);
+    account(w);
+    check_restart(w, taken, before.resubmitted);
+    /* In mid-switch it goes on as before: the new back-end has to be stopped, too. */
+    h->base_known = false;
+    h->hot = true;
+    h->idle = false;
+    h->backend_call = false;
+    w->guest.call = true;
+    w->backend.next_slot = 0;
+    start_backend(w, rings_shadow_start(w));
+    w->totals->crashes++;
+    w->totals->faulty_crashes += fault;
+}
+
+void host_die(struct world *w)
+{
+    struct host *h = &w->host;
+    struct svq_relay_state state;
+    unsigned listed;
+
+    if (!w->tracked || (h->phase != PHASE_SHADOW && h->phase != PHASE_FROM_SHADOW))
+        return;
+    check_stats(w);
+    svq_relay_state(h->relay, &state);
+    listed = rings_listed(w);
+    model_check(w, listed == state.in_flight, "the in-flight region lists %u chains, not %u",
+                listed, state.in_flight);
+    log_stop(w);
+    svq_relay_free(h->relay);
+    backend_lose(w);
+    rings_begin(w);
+    start_shadow(w, rings_base(w, w->first)); /* the region knows better */
+    h->inherited = true;
+    account(w);
+    model_check(w, rings_listed(w) == listed, "a relay that begins forgets chains");
+    w->guest.call = true;
+    w->totals->deaths++;
+    /* A switch may begin before the relay has taken anything again. */
+    if (kit_percent(&w->rng, 30))
+        host_toggle(w);
 }
 
 bool host_step(struct world *w)
@@ -318,8 +428,10 @@ void host_init(struct world *w)
     w->host.phase = PHASE_DIRECT;
     if (w->same)
         backend_attach(w, false, rings_base(w, w->first));
-    else
+    else {
+        rings_forget(w, rings_base(w, w->first));
         start_shadow(w, rings_base(w, w->first));
+    }
 }
 
 void host_free(struct world *w)

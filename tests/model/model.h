@@ -7,12 +7,15 @@
  *   guest.c    offers chains, sleeps until called, checks what comes back
  *   chains.c   shapes and memory of the guest's chains
  *   backend.c  takes and completes chains on whichever ring it has, sleeps until kicked
- *   host.c     what svqd does: turns of the relay, switches, renewed and resumed shadows
+ *   host.c     what svqd does: turns of the relay, switches, renewed and resumed shadows, and
+ *              another back-end when one crashes, another svqd when it is killed
  *   log.c      dirty logs, with a second opinion on every bit
  *   rings.c    the only file that knows a ring format
  *
  * The plain queue: chains are taken in the order in which they were offered (queue.chains by
- * number), each is completed once, with the length that the back-end gave.
+ * number), each is completed once, with the length that the back-end gave. A back-end that crashes
+ * had completed what its ring says; what else it had taken comes again, before anything new. When
+ * svqd is killed, so does all that the guest has not got.
  *
  * Guest and back-end have formats and features of their own. Only if they are the same may the
  * back-end serve the guest's ring itself, and a scenario switches between that and the shadow.
@@ -21,6 +24,7 @@
 #ifndef SVQ_TESTS_MODEL_H
 #define SVQ_TESTS_MODEL_H
 
+#include <shadowvq/inflight.h>
 #include <shadowvq/relay.h>
 
 #include "kit/memory.h"
@@ -120,11 +124,15 @@ struct backend {
     bool shadow; /* on the shadow ring */
     bool kick;   /* the kick eventfd of the ring it serves */
     bool awake;
-    bool stopping;   /* takes no more */
-    bool keeping;    /* completes nothing, as a network card without packets */
-    bool short_base; /* packed: answers with 16 bits only */
-    struct chain **taken;
+    bool stopping;        /* takes no more */
+    bool keeping;         /* completes nothing, as a network card without packets */
+    bool short_base;      /* packed: answers with 16 bits only */
+    uint16_t next_slot;   /* where the next chain begins, if the relay numbers slots in order */
+    struct chain **taken; /* in the order in which they were offered, always */
     unsigned taken_count;
+    struct chain **redo; /* what a predecessor took with it, to come again in the same order */
+    unsigned redo_first;
+    unsigned redo_count;
     unsigned lazy_percent;   /* of its turns it takes nothing in */
     unsigned greedy_percent; /* of the others it takes all there is in */
 };
@@ -144,6 +152,7 @@ struct host {
     bool idle;       /* its last turn moved nothing */
     bool base_known; /* the back-end has answered GET_VRING_BASE */
     uint32_t base;
+    bool inherited;          /* from a relay that was killed */
     uint64_t relayed_before; /* queue.relayed when this relay started */
     uint64_t bytes;
 
@@ -159,6 +168,7 @@ struct host {
 struct totals {
     uint64_t scenarios, chains, buffers, switches, renewals, resumptions, quiesces, logged_chains;
     uint64_t kicks, calls, waits, reorders;
+    uint64_t crashes, faulty_crashes, deaths, redone, stuck;
     uint64_t pairs[2][2]; /* scenarios by format: guest, back-end */
     uint64_t pair_chains[2][2];
     uint64_t drawn[COMBINATIONS];
@@ -170,6 +180,7 @@ struct world {
     struct side front; /* the guest's ring */
     struct side back;  /* the shadow ring */
     bool same;         /* the back-end may serve the guest's ring */
+    bool tracked;      /* there is an in-flight region */
     uint16_t first;    /* ring index of chain 0, as in the lower half of a base */
     struct kit_memory *memory;
     struct queue queue;
@@ -229,6 +240,12 @@ void backend_attach(struct world *w, bool shadow, uint32_t base);
 bool backend_step(struct world *w);
 /* The answer to GET_VRING_BASE; from then on it takes nothing. */
 uint32_t backend_stop(struct world *w);
+/* It is gone, and has left its ring as rings are left. Return: with a fault in it. */
+bool backend_crash(struct world *w);
+/* It is gone, and what it had completed and the guest has not got is so, too. */
+void backend_lose(struct world *w);
+/* Is all that it has to take at the end of what the guest has offered, without a gap? */
+bool backend_untaken_in_row(const struct world *w);
 
 /* ---- host.c -------------------------------------------------------------------------------- */
 
@@ -238,6 +255,10 @@ void host_free(struct world *w);
 bool host_step(struct world *w);
 /* Somebody wants the other mode, or another shadow; ignored while a switch is under way. */
 void host_toggle(struct world *w);
+/* The back-end of a shadow crashes, and another begins. */
+void host_crash(struct world *w);
+/* svqd is killed while it shadows, and comes back with the in-flight region. */
+void host_die(struct world *w);
 /* A new memory table with the same memory in it. */
 void host_change_memory(struct world *w);
 /* Notifications of the guest and the back-end, to whoever listens now. */
@@ -261,8 +282,14 @@ void log_check(struct world *w);
 void rings_init(struct world *w);
 void rings_free(struct world *w);
 struct kit_device *rings_device(struct world *w, bool shadow, uint32_t base);
-/* A relay on a fresh shadow ring. */
+/* The guest's ring was served by somebody else, up to there: the in-flight region does not know. */
+void rings_forget(struct world *w, uint32_t base);
+/* A relay on a fresh shadow ring; it goes on where the in-flight region says, if that knows. */
 struct svq_relay *rings_relay(struct world *w, uint32_t base);
+/* The relay goes on with another shadow ring; the old one's memory goes away. */
+void rings_restart(struct world *w, struct svq_relay *relay);
+/* How many chains does the in-flight region list? */
+unsigned rings_listed(const struct world *w);
 /* The base of a fresh shadow ring. */
 uint32_t rings_shadow_start(const struct world *w);
 /* Map guest memory anew and give the relay its ring there. */

@@ -20,6 +20,8 @@ struct rings {
     struct kit_ring guest;
     struct kit_ring shadow;
     struct svq_relay_tables tables;
+    void *part; /* of the in-flight region */
+    unsigned part_entries;
     struct kit_driver *driver;
     struct kit_device *device;
 
@@ -71,6 +73,8 @@ static struct svq_relay_config config_of(const struct world *w, uint32_t base)
         .base = base,
         .map = w->memory->map,
         .tables = w->rings->tables,
+        .inflight = w->rings->part,
+        .inflight_entries = w->rings->part_entries,
     };
 }
 
@@ -88,6 +92,11 @@ void rings_init(struct world *w)
     r->seen = calloc(front->num, sizeof(*r->seen));
     kit_require(r->seen != NULL);
     r->used = kit_place_at(w->first);
+    if (w->tracked) {
+        r->part_entries = front->num + (kit_percent(&w->rng, 30) ? kit_below(&w->rng, 100) : 0);
+        r->part = calloc(1, svq_inflight_size(front->format, r->part_entries));
+        kit_require(r->part != NULL);
+    }
     new_shadow(w);
     config = config_of(w, 0);
     r->tables.addr = TABLES;
@@ -108,6 +117,7 @@ void rings_free(struct world *w)
     free_shadow(w);
     free(w->rings->tables.host);
     free(w->rings->seen);
+    free(w->rings->part);
     free(w->rings);
 }
 
@@ -139,8 +149,57 @@ struct svq_relay *rings_relay(struct world *w, uint32_t base)
     config = config_of(w, base);
     err = svq_relay_new(&config, &relay);
     model_check(w, err == 0, "svq_relay_new() returns %d", err);
-    w->rings->used = kit_place_at((uint16_t)base); /* everything is, up to there */
     return relay;
+}
+
+void rings_forget(struct world *w, uint32_t base)
+{
+    struct rings *r = w->rings;
+    size_t size = svq_inflight_size(w->front.format, r->part_entries);
+
+    rings_skip(w);
+    r->used = kit_place_at((uint16_t)base); /* everything is, up to there */
+    if (!w->tracked)
+        return;
+    if (kit_percent(&w->rng, 50))
+        memset(r->part, 0, size);
+    else
+        svq_inflight_reset(r->part, w->front.format, r->part_entries, base);
+}
+
+unsigned rings_listed(const struct world *w)
+{
+    const struct rings *r = w->rings;
+    struct svq_inflight_report report;
+    int err = svq_inflight_read(r->part, w->front.format, r->part_entries, w->front.num,
+                                &r->guest.at, &report);
+
+    model_check(w, err == 0, "svq_inflight_read() returns %d", err);
+    model_check(w, report.tracked, "the in-flight region is not used");
+    return report.in_flight;
+}
+
+void rings_restart(struct world *w, struct svq_relay *relay)
+{
+    struct rings *r = w->rings;
+    struct rings old = *r;
+    int err;
+
+    new_shadow(w);
+    if (r->tables.size) {
+        r->tables.host = malloc(r->tables.size);
+        kit_require(r->tables.host != NULL);
+        memset(r->tables.host, 0x5a, r->tables.size);
+        r->tables.addr = old.tables.addr ^ (TABLES << 1);
+    }
+    err = svq_relay_restart(relay, &r->shadow.at, &r->tables);
+    model_check(w, err == 0, "svq_relay_restart() returns %d", err);
+    /* AddressSanitizer sees who still looks there. */
+    free(old.shadow.at.desc);
+    free(old.shadow.at.driver);
+    free(old.shadow.at.device);
+    if (r->tables.size)
+        free(old.tables.host);
 }
 
 uint32_t rings_shadow_start(const struct world *w)

@@ -122,6 +122,7 @@ void scenario_init(struct world *w, uint64_t seed, struct kit_memory *memory, st
     draw_sizes(w);
     draw_start(w);
     draw_habits(w);
+    w->tracked = kit_percent(&w->rng, 50);
     for (w->queue.room = 1; w->queue.room < w->front.num;)
         w->queue.room *= 2;
     w->queue.chains = calloc(w->queue.room, sizeof(w->queue.chains[0]));
@@ -186,7 +187,7 @@ static void fill_up(struct world *w)
     w->backend.keeping = true;
     step_until_asleep(w);
     w->backend.keeping = false;
-    model_check(w, w->queue.taken == w->queue.offered,
+    model_check(w, w->queue.taken == w->queue.offered && !w->backend.redo_count,
                 "a lost kick: all sleep with %" PRIu64 " chains on their way",
                 w->queue.offered - w->queue.taken);
 }
@@ -243,6 +244,10 @@ void scenario_run(struct world *w)
             spurious_notifications(w);
         else if (draw < 37)
             host_change_memory(w);
+        else if (draw < 42)
+            host_crash(w);
+        else if (draw < 44)
+            host_die(w);
     }
     quiesce(w);
     totals->chains += w->queue.reaped;

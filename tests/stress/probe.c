@@ -253,6 +253,13 @@ void __tsan_atomic_thread_fence(int order)
     }
 }
 
+/* Against the compiler only, which has been and gone. */
+void __tsan_atomic_signal_fence(int order);
+void __tsan_atomic_signal_fence(int order)
+{
+    (void)order;
+}
+
 /* What is not atomic is not shared. */
 #define PLAIN(name)           \
     void name(void *address); \

@@ -7,10 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "daemon/addresses.h"
 #include "daemon/config.h"
 #include "daemon/keyval.h"
 #include "daemon/number.h"
@@ -88,15 +91,26 @@ static void test_seconds(void **state)
     size_t i;
 
     (void)state;
-    assert_true(svq_seconds_parse("10", &value));
+    assert_true(svq_seconds_parse("10", false, &value));
     assert_true(value == INT64_C(10000000000));
-    assert_true(svq_seconds_parse("0.25", &value));
+    assert_true(svq_seconds_parse("0.25", false, &value));
     assert_true(value == 250000000);
-    assert_true(svq_seconds_parse("0.001", &value));
+    assert_true(svq_seconds_parse("0.001", false, &value));
     assert_true(value == 1000000);
-    assert_true(svq_seconds_parse("86400.000", &value));
+    assert_true(svq_seconds_parse("86400.000", false, &value));
     for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        assert_false(svq_seconds_parse(bad[i], &value));
+        assert_false(svq_seconds_parse(bad[i], false, &value));
+    /* 0 where it has a meaning, however it is written; what is wrong otherwise stays wrong. */
+    value = 7;
+    assert_true(svq_seconds_parse("0", true, &value));
+    assert_true(value == 0);
+    assert_true(svq_seconds_parse("0.00", true, &value));
+    assert_true(svq_seconds_parse("0.25", true, &value));
+    assert_true(value == 250000000);
+    for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        if (strcmp(bad[i], "0") != 0)
+            assert_false(svq_seconds_parse(bad[i], true, &value));
+    }
 }
 
 static void take_list(const char *text, const char *json)
@@ -173,6 +187,8 @@ static void test_defaults(void **state)
     assert_true(config->offer == 0);
     assert_true(config->message_timeout == INT64_C(10000000000));
     assert_true(config->drain_timeout == INT64_C(5000000000));
+    assert_true(config->reconnect == INT64_C(2000000000));
+    assert_false(config->keep_backend);
     svq_options_release(&p.options);
 }
 
@@ -181,7 +197,8 @@ static void test_everything(void **state)
     struct parsed p =
         parse("--device", NET, "--qmp", "/q", "--workers=4", "--poll-us", "0", "-v", "--device",
               "id=b,frontend=connect:/f,,x,backend=vhost-user:/y,shadow=on,dirty-log=backend,"
-              "ring=packed,offer=in_order+event_idx,message-timeout=0.5,drain-timeout=2",
+              "ring=packed,offer=in_order+event_idx,message-timeout=0.5,drain-timeout=2,"
+              "reconnect=0.25,keep-backend=on",
               "--log-level", "error", NULL);
     const struct svq_device_config *config;
 
@@ -200,6 +217,8 @@ static void test_everything(void **state)
     assert_true(config->offer == (SVQ_BIT(SVQ_F_IN_ORDER) | SVQ_BIT(SVQ_F_EVENT_IDX)));
     assert_true(config->message_timeout == 500000000);
     assert_true(config->drain_timeout == INT64_C(2000000000));
+    assert_true(config->reconnect == 250000000);
+    assert_true(config->keep_backend);
     svq_options_release(&p.options);
 }
 
@@ -262,6 +281,153 @@ static void test_refused_devices(void **state)
            "Devices 'net0' and 'net1' cannot share the front-end socket '/run/n.sock'");
 }
 
+/* What becomes of a device when one of its ends is gone. */
+static void test_recovery_keys(void **state)
+{
+    struct parsed p;
+
+    (void)state;
+    p = parse("--device", NET ",reconnect=0,keep-backend=off", NULL);
+    assert_int_equal(p.ret, 0);
+    assert_true(p.options.devices[0].config.reconnect == 0);
+    assert_false(p.options.devices[0].config.keep_backend);
+    svq_options_release(&p.options);
+    refuse(parse("--device", "reconnect=-1", NULL),
+           "--device reconnect=-1: "
+           "Parameter 'reconnect' expects seconds between 0.001 and 86400, or 0");
+    refuse(parse("--device", "reconnect=", NULL),
+           "--device reconnect=: "
+           "Parameter 'reconnect' expects seconds between 0.001 and 86400, or 0");
+    refuse(parse("--device", "reconnect=86401", NULL),
+           "--device reconnect=86401: "
+           "Parameter 'reconnect' expects seconds between 0.001 and 86400, or 0");
+    refuse(parse("--device", "keep-backend=true", NULL),
+           "--device keep-backend=true: "
+           "Parameter 'keep-backend' does not accept value 'true'");
+    refuse(parse("--device", "keep-backend", NULL),
+           "--device keep-backend: Expected '=' after parameter 'keep-backend'");
+}
+
+/* ---- Who listens where --------------------------------------------------------------------- */
+
+/* Compares devices "old" and "new"; NULL: they get along. */
+static void compare(const char *front, const char *back, const char *new_front,
+                    const char *new_back, const char *reason)
+{
+    struct svq_device_config other = {.id = "old", .frontend = front, .backend = back};
+    struct svq_device_config added = {.id = "new", .frontend = new_front, .backend = new_back};
+    struct svq_failure failure;
+    int ret = svq_addresses_compare(&other, &added, &failure);
+
+    if (!reason) {
+        assert_int_equal(ret, 0);
+        return;
+    }
+    assert_int_not_equal(ret, 0);
+    assert_string_equal(failure.text, reason);
+}
+
+/* A socket that listens, as one inherits it. */
+static int listening(void)
+{
+    const struct sockaddr_un any = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    assert_true(fd >= 0);
+    /* A name of the kernel's choice. */
+    assert_int_equal(bind(fd, (const struct sockaddr *)&any, sizeof(any.sun_family)), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    return fd;
+}
+
+/* A socket is one socket by whatever number it goes. */
+static void test_inherited_addresses(void **state)
+{
+    int fd = listening(), same = dup(fd), other = listening();
+    char one[16], two[16], three[16], text[128];
+
+    (void)state;
+    snprintf(one, sizeof(one), "fd:%d", fd);
+    snprintf(two, sizeof(two), "fd:%d", same);
+    snprintf(three, sizeof(three), "fd:%d", other);
+    compare(one, "vhost-user:/x", three, "vhost-user:/x", NULL);
+    compare(one, "vhost-user:listen:/x", "/a", "vhost-user:/x", NULL);
+    snprintf(text, sizeof(text), "Devices 'old' and 'new' cannot share the front-end socket '%s'",
+             one);
+    compare(one, "vhost-user:/x", one, "vhost-user:/y", text);
+    snprintf(text, sizeof(text), "Devices 'old' and 'new' cannot share the front-end socket '%s'",
+             two);
+    compare(one, "vhost-user:/x", two, "vhost-user:/y", text);
+    close(fd);
+    close(same);
+    close(other);
+}
+
+static void test_addresses(void **state)
+{
+    (void)state;
+    /* Many may connect to one back-end, and svqd to another svqd. */
+    compare("/a", "vhost-user:/x", "/b", "vhost-user:/x", NULL);
+    compare("/a", "vhost-user:/x", "/b", "vhost-user:/a", NULL);
+    compare("/a", "vhost-user:listen:/x", "/b", "vhost-user:/x", NULL);
+    compare("/a", "vhost-user:listen:/x", "/b", "vhost-user:listen:/y", NULL);
+    compare("connect:/x", "vhost-user:listen:/y", "/y:", "vhost-user:listen:/x", NULL);
+
+    compare("/a", "vhost-user:/x", "/a", "vhost-user:/y",
+            "Devices 'old' and 'new' cannot share the front-end socket '/a'");
+    compare("connect:/a", "vhost-user:/x", "connect:/a", "vhost-user:/y",
+            "Devices 'old' and 'new' cannot share the front-end socket 'connect:/a'");
+    compare("/a", "vhost-user:listen:/x", "/b", "vhost-user:listen:/x",
+            "Devices 'old' and 'new' cannot share the back-end socket '/x'");
+    compare("/a", "vhost-user:listen:/x", "/x", "vhost-user:/y",
+            "Devices 'old' and 'new' cannot share the socket '/x', one for its front-end, the "
+            "other for its back-end");
+    compare("/a", "vhost-user:/x", "/b", "vhost-user:listen:/a",
+            "Devices 'old' and 'new' cannot share the socket '/a', one for its front-end, the "
+            "other for its back-end");
+}
+
+/* All ways in which a device can come to be ask the same. */
+static void test_shared_sockets(void **state)
+{
+    (void)state;
+    refuse(parse("--device", "id=a,frontend=/a,backend=vhost-user:listen:/a", NULL),
+           "--device id=a,frontend=/a,backend=vhost-user:listen:/a: "
+           "Device 'a' cannot listen on '/a' for its front-end and for its back-end");
+    refuse(parse("--device", "id=a,frontend=/a,backend=vhost-user:listen:/x", "--device",
+                 "id=b,frontend=/b,backend=vhost-user:listen:/x", NULL),
+           "Devices 'a' and 'b' cannot share the back-end socket '/x'");
+    refuse(parse("--device", "id=a,frontend=/a,backend=vhost-user:listen:/x", "--device",
+                 "id=b,frontend=/x,backend=vhost-user:/y", NULL),
+           "Devices 'a' and 'b' cannot share the socket '/x', one for its front-end, the other for "
+           "its back-end");
+}
+
+/* ---- Help ---------------------------------------------------------------------------------- */
+
+/* Whatever key there is, --help tells of it. */
+static void test_help(void **state)
+{
+    static const char *const told[] = {"id=",
+                                       "frontend=",
+                                       "backend=",
+                                       "shadow=",
+                                       "dirty-log=",
+                                       "ring=",
+                                       "offer=",
+                                       "message-timeout=",
+                                       "drain-timeout=",
+                                       "reconnect=",
+                                       "keep-backend=",
+                                       "fd:N|fd:NAME",
+                                       "vhost-user:listen:PATH"};
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < sizeof(told) / sizeof(told[0]); i++)
+        assert_non_null(strstr(svq_options_help(), told[i]));
+}
+
 /* What a refusal advises. */
 static void test_hints(void **state)
 {
@@ -270,10 +436,14 @@ static void test_hints(void **state)
     (void)state;
     p = parse("--device", "id=a,frontned=/x", NULL);
     assert_string_equal(p.failure.hint, "A device's keys are id, frontend, backend, shadow, "
-                                        "dirty-log, ring, offer, message-timeout, drain-timeout");
+                                        "dirty-log, ring, offer, message-timeout, drain-timeout, "
+                                        "reconnect, keep-backend");
     svq_options_release(&p.options);
     p = parse("--device", "id=a,dirty-log=yes", NULL);
     assert_string_equal(p.failure.hint, "Use one of auto, shadow, backend");
+    svq_options_release(&p.options);
+    p = parse("--device", "id=a,keep-backend=1", NULL);
+    assert_string_equal(p.failure.hint, "Use one of off, on");
     svq_options_release(&p.options);
 }
 
@@ -457,18 +627,30 @@ static void test_config(void **state)
     svq_options_init(&options);
     assert_int_equal(apply("{\"devices\": [{\"id\": \"a\", \"frontend\": \"/f\","
                            " \"backend\": \"vhost-user:/b\", \"shadow\": \"off\","
-                           " \"message-timeout\": 1.5, \"drain-timeout\": 3},"
+                           " \"message-timeout\": 1.5, \"drain-timeout\": 3,"
+                           " \"reconnect\": 0, \"keep-backend\": true},"
                            " {\"id\": \"b\", \"frontend\": \"/g\", \"ring\": \"split\","
-                           " \"backend\": \"vhost-user:/b\", \"offer\": [\"packed\"]}],"
+                           " \"backend\": \"vhost-user:/b\", \"offer\": [\"packed\"],"
+                           " \"reconnect\": 0.5, \"keep-backend\": \"on\"},"
+                           " {\"id\": \"c\", \"frontend\": \"connect:/h\", \"keep-backend\": false,"
+                           " \"backend\": \"vhost-user:listen:/l\"}],"
                            " \"qmp\": \"/q\", \"workers\": 2, \"poll-us\": 10,"
                            " \"log-level\": \"debug\"}",
                            &options, &failure),
                      0);
-    assert_int_equal(options.device_count, 2);
+    assert_int_equal(options.device_count, 3);
     assert_string_equal(options.devices[0].config.id, "a");
     assert_int_equal(options.devices[0].config.shadow, SVQ_SHADOW_OFF);
     assert_true(options.devices[0].config.message_timeout == 1500000000);
     assert_true(options.devices[0].config.drain_timeout == INT64_C(3000000000));
+    assert_true(options.devices[0].config.reconnect == 0);
+    assert_true(options.devices[0].config.keep_backend);
+    assert_true(options.devices[1].config.reconnect == 500000000);
+    assert_true(options.devices[1].config.keep_backend);
+    assert_string_equal(options.devices[2].config.frontend, "connect:/h");
+    assert_string_equal(options.devices[2].config.backend, "vhost-user:listen:/l");
+    assert_true(options.devices[2].config.reconnect == SVQ_DEFAULT_RECONNECT);
+    assert_false(options.devices[2].config.keep_backend);
     assert_int_equal(options.devices[1].config.ring, SVQ_RING_CHOICE_SPLIT);
     assert_true(options.devices[1].config.offer == SVQ_BIT(SVQ_F_RING_PACKED));
     assert_string_equal(options.qmp, "/q");
@@ -507,6 +689,21 @@ static void test_refused_config(void **state)
                   "devices[0]: Parameter 'ring' does not accept value 'vring'");
     refuse_config("{\"devices\": [{\"offer\": true}]}",
                   "devices[0]: Invalid parameter type for 'offer', expected: string or array");
+    refuse_config("{\"devices\": [{\"reconnect\": \"1\"}]}",
+                  "devices[0]: Invalid parameter type for 'reconnect', expected: number");
+    refuse_config("{\"devices\": [{\"reconnect\": true}]}",
+                  "devices[0]: Invalid parameter type for 'reconnect', expected: number");
+    refuse_config(
+        "{\"devices\": [{\"reconnect\": 0.0001}]}",
+        "devices[0]: Parameter 'reconnect' expects seconds between 0.001 and 86400, or 0");
+    refuse_config("{\"devices\": [{\"keep-backend\": 1}]}",
+                  "devices[0]: Invalid parameter type for 'keep-backend', expected: boolean");
+    refuse_config("{\"devices\": [{\"keep-backend\": \"yes\"}]}",
+                  "devices[0]: Parameter 'keep-backend' does not accept value 'yes'");
+    refuse_config("{\"devices\": [{\"id\": \"a\", \"frontend\": \"/f\", \"backend\":"
+                  " \"vhost-user:listen:/f\"}]}",
+                  "devices[0]: Device 'a' cannot listen on '/f' for its front-end and for its "
+                  "back-end");
 }
 
 static void write_file(char *path, const char *text)
@@ -560,6 +757,11 @@ int main(void)
         cmocka_unit_test(test_actions),
         cmocka_unit_test(test_refused_options),
         cmocka_unit_test(test_refused_devices),
+        cmocka_unit_test(test_recovery_keys),
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_inherited_addresses),
+        cmocka_unit_test(test_shared_sockets),
+        cmocka_unit_test(test_help),
         cmocka_unit_test(test_hints),
         cmocka_unit_test(test_long_text),
         cmocka_unit_test(test_offer),

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #include <shadowvq/version.h>
 
+#include "daemon/events.h"
 #include "daemon/json_stream.h"
 #include "daemon/qmp_session.h"
 
@@ -261,6 +262,18 @@ static void test_devices(void **state)
         ERROR("DeviceNotFound", "Can't enable shadow vq on a: Device not found"));
     ask(f, "{\"execute\":\"x-vhost-enable-shadow-vq\",\"arguments\":{\"name\":\"a\",\"enable\":1}}",
         GENERIC("Invalid parameter type for 'enable', expected: boolean"));
+    ask(f, "{\"execute\":\"device-set-backend\",\"arguments\":{\"backend\":\"vhost-user:/x\"}}",
+        GENERIC("Parameter 'id' is missing"));
+    ask(f, "{\"execute\":\"device-set-backend\",\"arguments\":{\"id\":\"a\"}}",
+        GENERIC("Parameter 'backend' is missing"));
+    ask(f, "{\"execute\":\"device-set-backend\",\"arguments\":{\"id\":\"a\",\"backend\":1}}",
+        GENERIC("Invalid parameter type for 'backend', expected: string"));
+    ask(f,
+        "{\"execute\":\"device-set-backend\","
+        "\"arguments\":{\"id\":\"a\",\"backend\":\"vhost-user:/x\",\"force\":true}}",
+        GENERIC("Parameter 'force' is unexpected"));
+    ask(f, "{\"execute\":\"device-set-backend\",\"arguments\":{\"id\":\"a\",\"backend\":\"x\"}}",
+        ERROR("DeviceNotFound", "Device 'a' not found"));
     ask(f, "{\"execute\":\"device-add\"}", GENERIC("Parameter 'id' is missing"));
     ask(f, "{\"execute\":\"device-add\",\"arguments\":{\"id\":\"a\",\"front\":\"x\"}}",
         GENERIC("Parameter 'front' is unexpected"));
@@ -271,6 +284,10 @@ static void test_devices(void **state)
                 "expected any of packed, event_idx, indirect, in_order"));
     ask(f, "{\"execute\":\"device-add\",\"arguments\":{\"id\":\"a\",\"offer\":[\"packed\",7]}}",
         GENERIC("Invalid parameter type for 'offer[1]', expected: string"));
+    ask(f, "{\"execute\":\"device-add\",\"arguments\":{\"id\":\"a\",\"keep-backend\":1}}",
+        GENERIC("Invalid parameter type for 'keep-backend', expected: boolean"));
+    ask(f, "{\"execute\":\"device-add\",\"arguments\":{\"id\":\"a\",\"reconnect\":-1}}",
+        GENERIC("Parameter 'reconnect' expects seconds between 0.001 and 86400, or 0"));
 }
 
 /* One error; what follows the comma is the JSON library's. */
@@ -333,6 +350,74 @@ static void test_output_limits(void **state)
     assert_false(svq_qmp_session_failed(f->session));
 }
 
+/* ---- Events -------------------------------------------------------------------------------- */
+
+/* Name and data, and a timestamp besides. */
+static void tells(struct svq_event event, const char *name, const char *data)
+{
+    json_t *expected = json_loads(data, 0, NULL);
+    json_t *message;
+
+    event.id = "a";
+    message = svq_event_json(&event);
+    assert_non_null(message);
+    assert_non_null(expected);
+    assert_int_equal(json_object_size(message), 3);
+    assert_string_equal(json_string_value(json_object_get(message, "event")), name);
+    if (!json_equal(json_object_get(message, "data"), expected)) {
+        char *said = json_dumps(json_object_get(message, "data"), JSON_COMPACT);
+
+        print_error("expected: %s\nsaid: %s\n", data, said);
+        fail();
+    }
+    assert_int_equal(json_object_size(json_object_get(message, "timestamp")), 2);
+    json_decref(message);
+    json_decref(expected);
+}
+
+static void test_events(void **state)
+{
+    (void)state;
+    tells((struct svq_event){.type = SVQ_EVENT_SHADOW_CHANGED,
+                             .shadow = true,
+                             .microseconds = 17,
+                             .reason = "command"},
+          "DEVICE_SHADOW_CHANGED",
+          "{\"id\":\"a\",\"shadow\":true,\"microseconds\":17,\"reason\":\"command\"}");
+    tells((struct svq_event){.type = SVQ_EVENT_FRONTEND_CONNECTED}, "DEVICE_FRONTEND_CONNECTED",
+          "{\"id\":\"a\"}");
+    tells((struct svq_event){.type = SVQ_EVENT_FRONTEND_DISCONNECTED, .reason = "left"},
+          "DEVICE_FRONTEND_DISCONNECTED", "{\"id\":\"a\",\"reason\":\"left\"}");
+    tells((struct svq_event){.type = SVQ_EVENT_BACKEND_CONNECTED}, "DEVICE_BACKEND_CONNECTED",
+          "{\"id\":\"a\"}");
+    tells(
+        (struct svq_event){
+            .type = SVQ_EVENT_BACKEND_DISCONNECTED, .reason = "closed", .recovering = true},
+        "DEVICE_BACKEND_DISCONNECTED", "{\"id\":\"a\",\"reason\":\"closed\",\"recovering\":true}");
+    tells((struct svq_event){.type = SVQ_EVENT_BACKEND_DISCONNECTED, .reason = "closed"},
+          "DEVICE_BACKEND_DISCONNECTED",
+          "{\"id\":\"a\",\"reason\":\"closed\",\"recovering\":false}");
+    tells((struct svq_event){.type = SVQ_EVENT_BACKEND_REFUSED, .reason = "fewer queues"},
+          "DEVICE_BACKEND_REFUSED", "{\"id\":\"a\",\"reason\":\"fewer queues\"}");
+    tells((struct svq_event){.type = SVQ_EVENT_BACKEND_RECOVERED,
+                             .microseconds = 12000000000,
+                             .attempts = 3,
+                             .resubmitted = 40},
+          "DEVICE_BACKEND_RECOVERED",
+          "{\"id\":\"a\",\"microseconds\":12000000000,\"attempts\":3,\"resubmitted\":40}");
+    tells((struct svq_event){.type = SVQ_EVENT_BACKEND_CHANGED,
+                             .address = "vhost-user:/x",
+                             .microseconds = 900},
+          "DEVICE_BACKEND_CHANGED",
+          "{\"id\":\"a\",\"backend\":\"vhost-user:/x\",\"microseconds\":900}");
+    tells(
+        (struct svq_event){
+            .type = SVQ_EVENT_QUEUE_ERROR, .queue = 2, .side = "guest", .reason = "loop"},
+        "QUEUE_ERROR", "{\"id\":\"a\",\"queue\":2,\"side\":\"guest\",\"reason\":\"loop\"}");
+    tells((struct svq_event){.type = SVQ_EVENT_DEVICE_ERROR}, "DEVICE_ERROR",
+          "{\"id\":\"a\",\"reason\":\"unknown\"}");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -342,6 +427,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_form, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ids, setup, teardown),
         cmocka_unit_test_setup_teardown(test_devices, setup, teardown),
+        cmocka_unit_test(test_events),
         cmocka_unit_test_setup_teardown(test_recovery, setup, teardown),
         cmocka_unit_test_setup_teardown(test_output_limits, setup, teardown),
     };

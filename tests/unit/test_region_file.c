@@ -78,7 +78,7 @@ static void test_rings_of_any_kind_lie_apart(void **state)
     /* All of it is ours to write. */
     for (unsigned i = 0; i < 64; i++)
         memset(file->host + given[i].place.desc, 0xff, given[i].end - given[i].place.desc);
-    svq_region_file_free(file);
+    svq_region_file_unref(file);
 }
 
 static void test_what_the_file_is_made_for_fits(void **state)
@@ -93,14 +93,14 @@ static void test_what_the_file_is_made_for_fits(void **state)
         assert_true(file->size <= 8 * MIB);
         for (unsigned ring = 0; ring < counts[i]; ring++)
             assert_true(give(file, ring, &given));
-        svq_region_file_free(file);
+        svq_region_file_unref(file);
 
         given.tables = svq_relay_tables_max(given.num);
         file = file_for(counts[i], true);
         assert_true(file->size <= 32 * MIB);
         for (unsigned ring = 0; ring < counts[i] && ring < 100; ring++)
             assert_true(give(file, ring, &given));
-        svq_region_file_free(file);
+        svq_region_file_unref(file);
     }
 }
 
@@ -114,7 +114,7 @@ static void test_a_few_of_the_largest_fit(void **state)
         given.tables = tables ? svq_relay_tables_max(given.num) : 0;
         for (unsigned ring = 0; ring < 4; ring++)
             assert_true(give(file, ring, &given));
-        svq_region_file_free(file);
+        svq_region_file_unref(file);
     }
 }
 
@@ -130,7 +130,7 @@ static void test_a_place_stays(void **state)
     assert_true(give(file, 5, &again));
     assert_int_equal(again.place.desc, first.place.desc);
     assert_int_not_equal(other.place.desc, first.place.desc);
-    svq_region_file_free(file);
+    svq_region_file_unref(file);
 }
 
 static void test_another_size_gives_the_old_place_back(void **state)
@@ -150,7 +150,7 @@ static void test_another_size_gives_the_old_place_back(void **state)
         }
         assert_apart(given, 8);
     }
-    svq_region_file_free(file);
+    svq_region_file_unref(file);
 }
 
 static void test_what_does_not_fit_harms_nobody(void **state)
@@ -170,7 +170,7 @@ static void test_what_does_not_fit_harms_nobody(void **state)
     more.num = 1;
     assert_true(give(file, fitted - 1, &more));
     assert_true(give(file, fitted, &large));
-    svq_region_file_free(file);
+    svq_region_file_unref(file);
 }
 
 int main(void)

@@ -340,8 +340,7 @@ static void test_vring_fd_bit(void **state)
 static void test_policies(void **state)
 {
     static const uint32_t refused[] = {SVQ_VU_POSTCOPY_ADVISE, SVQ_VU_POSTCOPY_LISTEN,
-                                       SVQ_VU_POSTCOPY_END,    SVQ_VU_GET_INFLIGHT_FD,
-                                       SVQ_VU_SET_INFLIGHT_FD, SVQ_VU_VRING_KICK};
+                                       SVQ_VU_POSTCOPY_END, SVQ_VU_VRING_KICK};
     static const uint32_t ours[] = {
         SVQ_VU_SET_FEATURES,   SVQ_VU_SET_MEM_TABLE,  SVQ_VU_SET_LOG_BASE,   SVQ_VU_SET_VRING_NUM,
         SVQ_VU_SET_VRING_ADDR, SVQ_VU_SET_VRING_BASE, SVQ_VU_GET_VRING_BASE, SVQ_VU_SET_VRING_KICK,

@@ -39,11 +39,11 @@ static void make_shadow(struct rig *rig)
     enum svq_ring_format format = svq_ring_format(rig->backend_features);
     struct svq_relay_config config;
 
-    free(rig->shadow_memory);
-    free(rig->tables.host);
     rig->shadow =
         kit_ring_alloc(format, svq_relay_shadow_num(format, rig->num), &rig->shadow_memory);
-    rig->tables = (struct svq_relay_tables){.addr = RIG_SHADOW};
+    /* Each time elsewhere. */
+    rig->tables.host = NULL;
+    rig->tables.addr = rig->tables.addr == RIG_SHADOW ? 2 * RIG_SHADOW : RIG_SHADOW;
     config = rig_config(rig, 0);
     rig->tables.size = svq_relay_tables_size(&config);
     if (rig->tables.size) {
@@ -56,12 +56,38 @@ void rig_start(struct rig *rig, uint32_t base)
 {
     struct svq_relay_config config;
 
+    free(rig->shadow_memory);
+    free(rig->tables.host);
     make_shadow(rig);
     config = rig_config(rig, base);
     rig->relay = NULL;
     assert_int_equal(svq_relay_new(&config, &rig->relay), 0);
     assert_non_null(rig->relay);
     rig_attach(rig, true, rig_shadow_base(rig, 0, 0));
+}
+
+int rig_restart(struct rig *rig)
+{
+    struct svq_relay_tables tables = rig->tables;
+    struct kit_ring shadow = rig->shadow;
+    void *memory = rig->shadow_memory;
+    int err;
+
+    make_shadow(rig);
+    err = svq_relay_restart(rig->relay, &rig->shadow.at, &rig->tables);
+    if (err) {
+        free(rig->shadow_memory);
+        free(rig->tables.host);
+        rig->shadow_memory = memory;
+        rig->shadow = shadow;
+        rig->tables = tables;
+        return err;
+    }
+    /* AddressSanitizer sees who still looks there. */
+    free(memory);
+    free(tables.host);
+    rig_attach(rig, true, rig_shadow_base(rig, 0, 0));
+    return 0;
 }
 
 void rig_init(struct rig *rig, const struct rig_sides *sides)

@@ -70,6 +70,11 @@ void rig_free(struct rig *rig);
 
 /* A relay from the guest ring's present state; the shadow ring starts afresh. */
 void rig_start(struct rig *rig, uint32_t base);
+/*
+ * The back-end is gone and another one begins: svq_relay_restart() with a ring and tables of its
+ * own. Return: its result; unless that is 0 everything is as it was.
+ */
+int rig_restart(struct rig *rig);
 /* Without a device: the config that rig_start() uses. */
 struct svq_relay_config rig_config(const struct rig *rig, uint32_t base);
 /* Another device: on the shadow ring, or on the guest's own with the guest's features. */
