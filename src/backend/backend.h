@@ -21,13 +21,29 @@
 
 struct svq_backend;
 
+/*
+ * While the back-end is closed every call that would talk to it returns -ENOTCONN, without a word
+ * in the log.
+ */
 struct svq_backend_ops {
-    /* One attempt; then features and protocol_features are known. */
+    /*
+     * One attempt; then features and protocol_features are known. Nobody there: -ECONNREFUSED,
+     * -ENOENT or -EAGAIN, also for one that leaves before it has answered; -ETIMEDOUT when it
+     * does not answer at all. Closed again after any failure; no log line says that nobody is
+     * there.
+     */
     int (*open)(struct svq_backend *backend);
     void (*close)(struct svq_backend *backend);
     void (*free)(struct svq_backend *backend);
     /* Readable or hung up between requests means that the back-end is gone. */
     int (*fd)(const struct svq_backend *backend);
+    /* While closed: readable when there may be somebody to open(); -1: only time tells. */
+    int (*wait_fd)(const struct svq_backend *backend);
+    /*
+     * Another back-end, closed, at the same address; it shares a socket that listens there, which
+     * could not be bound twice. 0 or -ENOMEM.
+     */
+    int (*another)(struct svq_backend *backend, struct svq_backend **out);
 
     int (*flush)(struct svq_backend *backend);
 
@@ -43,6 +59,8 @@ struct svq_backend_ops {
     int (*add_region)(struct svq_backend *backend, const struct svq_region *region);
     int (*remove_region)(struct svq_backend *backend, const struct svq_region *region);
     int (*set_log)(struct svq_backend *backend, int fd, uint64_t size, uint64_t offset);
+    /* The in-flight region; queued. Only with INFLIGHT_SHMFD acked. */
+    int (*set_inflight)(struct svq_backend *backend, int fd, const struct svq_vu_inflight *what);
 
     int (*set_vring_num)(struct svq_backend *backend, unsigned index, unsigned num);
     int (*set_vring_addr)(struct svq_backend *backend, const struct svq_vu_vring_addr *addr);
@@ -73,8 +91,21 @@ struct svq_backend {
     uint64_t protocol_acked;
 };
 
-/* backend=vhost-user:PATH. Return: 0 or -ENOMEM. */
-int svq_backend_vhost_user_new(const char *path, struct svq_backend **out);
+/* Is that a back-end's address? Return: NULL, or a static text that says what to change. */
+const char *svq_backend_check(const char *address);
+
+/* The path of the socket that svqd listens on for this back-end; NULL: it connects. */
+const char *svq_backend_listens(const char *address);
+
+/**
+ * svq_backend_new() - a back-end at a (checked) address; not connected yet.
+ *
+ * Return: 0, -ENOMEM, or the error of binding a listening socket.
+ */
+int svq_backend_new(const char *address, struct svq_backend **out);
+
+/* The same for a vhost-user back-end. @where: the address without its scheme */
+int svq_backend_vhost_user_new(const char *where, struct svq_backend **out);
 
 static inline bool svq_backend_has(const struct svq_backend *backend, unsigned protocol_feature)
 {

@@ -1,125 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * A back-end that speaks vhost-user: we are its front-end.
- *
- * With REPLY_ACK every setter asks for an ack but does not wait for it: acks come in the order of
- * the requests, and flush() collects them. Without REPLY_ACK a GET_FEATURES round trip tells that
- * everything before it has been read. A back-end that keeps us waiting longer than message-timeout
- * is given up: its next bytes could be the answer to anything.
- */
-#include "backend/backend.h"
+/* A back-end that speaks vhost-user: we are its front-end. */
+#include "backend/dial.h"
+#include "backend/talk.h"
 #include "base/log.h"
-#include "base/unix_socket.h"
 #include "event/fiber.h"
 #include "vhost/conn.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* Unanswered requests at most: both sockets' buffers hold far more than this. */
-#define MAX_PENDING 64
-
-struct vhost_user {
-    struct svq_backend backend;
-    char *path;
-    int fd;
-    bool unsynced; /* something was sent without asking for an ack */
-    unsigned pending;
-    uint8_t requests[MAX_PENDING]; /* whose acks are due, oldest first */
-    struct svq_vu_message out;
-    struct svq_vu_message in;
-};
 
 static struct vhost_user *from_backend(struct svq_backend *backend)
 {
     return (struct vhost_user *)backend;
 }
-
-static const char *name_of(uint32_t request)
-{
-    return svq_vu_name(SVQ_VU_TO_BACKEND, request);
-}
-
-/* ---- One request
- * ----------------------------------------------------------------------------------- */
-
-static int vu_send(struct vhost_user *vu, const struct svq_vu_message *msg)
-{
-    int err = svq_conn_send(vu->fd, msg, svq_deadline(vu->backend.message_timeout));
-
-    svq_debug(vu->backend.tag, "to back-end: %s, %u bytes, %u fds", name_of(msg->header.request),
-              msg->header.size, msg->fd_count);
-    if (err == -ETIMEDOUT)
-        svq_error(vu->backend.tag, "back-end does not read %s", name_of(msg->header.request));
-    else if (err)
-        svq_error(vu->backend.tag, "cannot send %s to the back-end: %s",
-                  name_of(msg->header.request), strerror(-err));
-    return err;
-}
-
-/* The answer to `request` into vu->in; its fds are the caller's. */
-static int vu_recv(struct vhost_user *vu, uint32_t request)
-{
-    struct svq_vu_message *in = &vu->in;
-    int64_t timeout = vu->backend.message_timeout;
-    int got;
-
-    if (request == SVQ_VU_GET_VRING_BASE)
-        timeout += vu->backend.drain_timeout;
-    got = svq_conn_recv(vu->fd, in, svq_deadline(timeout));
-    if (got == 0)
-        got = -ECONNRESET;
-    if (got == -ETIMEDOUT)
-        svq_error(vu->backend.tag, "back-end has not answered %s for %.1f s; giving it up",
-                  name_of(request), (double)timeout / SVQ_SEC);
-    else if (got < 0)
-        svq_error(vu->backend.tag, "back-end left before it answered %s: %s", name_of(request),
-                  strerror(-got));
-    if (got < 0)
-        return got;
-    if (in->header.request != request || !(in->header.flags & SVQ_VU_REPLY) ||
-        (in->header.flags & SVQ_VU_VERSION_MASK) != SVQ_VU_VERSION) {
-        svq_error(vu->backend.tag, "back-end answered %s with request %u, flags 0x%x",
-                  name_of(request), in->header.request, in->header.flags);
-        svq_message_close_fds(in);
-        return -EPROTO;
-    }
-    return 0;
-}
-
-static int wrong_size(struct vhost_user *vu, uint32_t request)
-{
-    svq_error(vu->backend.tag, "back-end answered %s with %u bytes", name_of(request),
-              vu->in.header.size);
-    svq_message_close_fds(&vu->in);
-    return -EPROTO;
-}
-
-static int vu_take_acks(struct vhost_user *vu)
-{
-    int result = 0;
-
-    for (unsigned i = 0; i < vu->pending; i++) {
-        int err = vu_recv(vu, vu->requests[i]);
-
-        if (err)
-            return err;
-        if (vu->in.header.size != sizeof(uint64_t))
-            return wrong_size(vu, vu->requests[i]);
-        svq_message_close_fds(&vu->in);
-        if (!vu->in.payload.u64)
-            continue;
-        svq_warning(vu->backend.tag, "back-end refused %s", name_of(vu->requests[i]));
-        if (!result)
-            result = -EREMOTEIO;
-    }
-    vu->pending = 0;
-    return result;
-}
-
-static int vu_get_u64(struct vhost_user *vu, uint32_t request, uint64_t *value);
 
 static int vu_flush(struct svq_backend *backend)
 {
@@ -130,60 +24,6 @@ static int vu_flush(struct svq_backend *backend)
     if (err || !vu->unsynced)
         return err;
     return vu_get_u64(vu, SVQ_VU_GET_FEATURES, &ignored);
-}
-
-/* The request about to be sent has no answer of its own: ask for an ack if there are acks. */
-static void vu_expect_ack(struct vhost_user *vu, struct svq_vu_message *msg)
-{
-    if (vu->backend.protocol_acked & SVQ_BIT(SVQ_VU_PROTOCOL_F_REPLY_ACK)) {
-        msg->header.flags |= SVQ_VU_NEED_REPLY;
-        vu->requests[vu->pending++] = msg->header.request;
-    } else {
-        vu->unsynced = true;
-    }
-}
-
-/* Queue a request that has no answer of its own. */
-static int vu_queue(struct vhost_user *vu, struct svq_vu_message *msg)
-{
-    int err;
-
-    if (vu->pending == MAX_PENDING) {
-        err = vu_take_acks(vu);
-        if (err)
-            return err;
-    }
-    vu_expect_ack(vu, msg);
-    return vu_send(vu, msg);
-}
-
-/* A request with an answer of its own, which is left in vu->in. */
-static int vu_ask(struct vhost_user *vu, struct svq_vu_message *msg)
-{
-    int err = vu_take_acks(vu);
-
-    if (!err)
-        err = vu_send(vu, msg);
-    if (!err)
-        err = vu_recv(vu, msg->header.request);
-    if (!err)
-        vu->unsynced = false;
-    return err;
-}
-
-static int vu_get_u64(struct vhost_user *vu, uint32_t request, uint64_t *value)
-{
-    int err;
-
-    svq_message_init(&vu->out, request);
-    err = vu_ask(vu, &vu->out);
-    if (err)
-        return err;
-    if (vu->in.header.size != sizeof(uint64_t))
-        return wrong_size(vu, request);
-    svq_message_close_fds(&vu->in);
-    *value = vu->in.payload.u64;
-    return 0;
 }
 
 static int vu_queue_u64(struct svq_backend *backend, uint32_t request, uint64_t value)
@@ -225,17 +65,21 @@ static void vu_close(struct svq_backend *backend)
 static int vu_open(struct svq_backend *backend)
 {
     struct vhost_user *vu = from_backend(backend);
+    int fd = svq_dial_open(vu->dial);
     int err;
 
-    vu->fd = svq_unix_connect(vu->path);
-    if (vu->fd < 0)
-        return vu->fd;
+    if (fd < 0)
+        return fd;
+    vu->fd = fd;
+    vu->opening = true;
     err = vu_get_u64(vu, SVQ_VU_GET_FEATURES, &backend->features);
     if (!err && backend->features & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES))
         err = vu_get_u64(vu, SVQ_VU_GET_PROTOCOL_FEATURES, &backend->protocol_features);
+    vu->opening = false;
     if (err)
         vu_close(backend);
-    return err;
+    /* It was in the middle of ending, or of starting again. */
+    return vu_has_left(err) ? -EAGAIN : err;
 }
 
 static void vu_free(struct svq_backend *backend)
@@ -243,13 +87,33 @@ static void vu_free(struct svq_backend *backend)
     struct vhost_user *vu = from_backend(backend);
 
     vu_close(backend);
-    free(vu->path);
+    svq_dial_unref(vu->dial);
     free(vu);
 }
 
 static int vu_fd(const struct svq_backend *backend)
 {
     return ((const struct vhost_user *)backend)->fd;
+}
+
+static int vu_wait_fd(const struct svq_backend *backend)
+{
+    return svq_dial_wait_fd(((const struct vhost_user *)backend)->dial);
+}
+
+/* A new connection's worth of it. Takes over the caller's reference to the dial. */
+static int vu_new(struct svq_dial *dial, struct svq_backend **out);
+
+static int vu_another(struct svq_backend *backend, struct svq_backend **out)
+{
+    int err = vu_new(svq_dial_ref(from_backend(backend)->dial), out);
+
+    if (err)
+        return err;
+    (*out)->tag = backend->tag;
+    (*out)->message_timeout = backend->message_timeout;
+    (*out)->drain_timeout = backend->drain_timeout;
+    return 0;
 }
 
 /* ---- Device
@@ -376,6 +240,19 @@ static int vu_set_log(struct svq_backend *backend, int fd, uint64_t size, uint64
     return 0;
 }
 
+static int vu_set_inflight(struct svq_backend *backend, int fd, const struct svq_vu_inflight *what)
+{
+    struct vhost_user *vu = from_backend(backend);
+    struct svq_vu_message *msg = &vu->out;
+
+    svq_message_init(msg, SVQ_VU_SET_INFLIGHT_FD);
+    msg->payload.inflight = *what;
+    msg->header.size = sizeof(msg->payload.inflight);
+    msg->fds[0] = fd;
+    msg->fd_count = 1;
+    return vu_queue(vu, msg);
+}
+
 /* ---- Rings
  * ------------------------------------------------------------------------------------------- */
 
@@ -451,7 +328,7 @@ static int vu_get_vring_base(struct svq_backend *backend, unsigned index, int ca
     if (err)
         return err;
     if (vu->in.header.size != sizeof(vu->in.payload.state))
-        return wrong_size(vu, SVQ_VU_GET_VRING_BASE);
+        return vu_wrong_size(vu, SVQ_VU_GET_VRING_BASE);
     svq_message_close_fds(&vu->in);
     if (vu->in.payload.state.index != index) {
         svq_error(backend->tag, "back-end answered GET_VRING_BASE of queue %u for queue %u", index,
@@ -498,6 +375,8 @@ static const struct svq_backend_ops vhost_user_ops = {
     .close = vu_close,
     .free = vu_free,
     .fd = vu_fd,
+    .wait_fd = vu_wait_fd,
+    .another = vu_another,
     .flush = vu_flush,
     .set_owner = vu_set_owner,
     .reset = vu_reset,
@@ -509,6 +388,7 @@ static const struct svq_backend_ops vhost_user_ops = {
     .add_region = vu_add_region,
     .remove_region = vu_remove_region,
     .set_log = vu_set_log,
+    .set_inflight = vu_set_inflight,
     .set_vring_num = vu_set_vring_num,
     .set_vring_addr = vu_set_vring_addr,
     .set_vring_base = vu_set_vring_base,
@@ -518,19 +398,25 @@ static const struct svq_backend_ops vhost_user_ops = {
     .forward = vu_forward,
 };
 
-int svq_backend_vhost_user_new(const char *path, struct svq_backend **out)
+static int vu_new(struct svq_dial *dial, struct svq_backend **out)
 {
     struct vhost_user *vu = calloc(1, sizeof(*vu));
 
-    if (!vu)
-        return -ENOMEM;
-    vu->path = strdup(path);
-    if (!vu->path) {
-        free(vu);
+    if (!vu) {
+        svq_dial_unref(dial);
         return -ENOMEM;
     }
     vu->backend.ops = &vhost_user_ops;
+    vu->dial = dial;
     vu->fd = -1;
     *out = &vu->backend;
     return 0;
+}
+
+int svq_backend_vhost_user_new(const char *where, struct svq_backend **out)
+{
+    struct svq_dial *dial;
+    int err = svq_dial_new(where, &dial);
+
+    return err ? err : vu_new(dial, out);
 }

@@ -9,14 +9,20 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+bool svq_unix_path_fits(const char *path)
+{
+    return strlen(path) < sizeof(((struct sockaddr_un *)0)->sun_path);
+}
+
 static int set_address(struct sockaddr_un *address, const char *path)
 {
-    size_t len = strlen(path);
-
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    if (!len || len >= sizeof(address->sun_path))
-        return len ? -ENAMETOOLONG : -EINVAL;
-    memcpy(address->sun_path, path, len);
+    /* The empty path would be an address of Linux's abstract namespace. */
+    if (!*path)
+        return -EINVAL;
+    if (!svq_unix_path_fits(path))
+        return -ENAMETOOLONG;
+    memcpy(address->sun_path, path, strlen(path));
     return 0;
 }
 
@@ -38,6 +44,13 @@ int svq_unix_connect(const char *path)
     return err;
 }
 
+int svq_unix_accept(int listener)
+{
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    return fd < 0 ? -errno : fd;
+}
+
 /* Is the file at this path a socket without a listener? Return: 0, or why it must stay. */
 static int check_stale(const char *path)
 {
@@ -57,10 +70,11 @@ static int check_stale(const char *path)
 
 static int bind_masked(int fd, const struct sockaddr_un *address, mode_t mask)
 {
-    mode_t old = umask(mask);
+    mode_t old = mask == SVQ_UMASK_AS_IS ? 0 : umask(mask);
     int err = bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 ? -errno : 0;
 
-    umask(old);
+    if (mask != SVQ_UMASK_AS_IS)
+        umask(old);
     return err;
 }
 

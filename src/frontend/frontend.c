@@ -2,64 +2,85 @@
 #include "frontend/frontend.h"
 #include "base/unix_socket.h"
 #include "event/fiber.h"
+#include "frontend/inherited.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #define CONNECT_PREFIX "connect:"
+#define FD_PREFIX      "fd:"
 #define RETRY          (200 * SVQ_MSEC)
 
 struct svq_frontend {
-    struct svq_unix_listener listener; /* server mode */
-    char *peer;                        /* client mode: where to connect; else NULL */
+    struct svq_unix_listener listener; /* ours, or an inherited one (which has no path) */
+    char *peer;                        /* where to connect instead; else NULL */
 };
 
-/* The path to connect to, or NULL when the address is one to listen on. */
-static const char *peer_of(const char *address)
+/* What follows the prefix, or NULL when the address has another. */
+static const char *after(const char *address, const char *prefix)
 {
-    size_t len = strlen(CONNECT_PREFIX);
+    size_t len = strlen(prefix);
 
-    return strncmp(address, CONNECT_PREFIX, len) ? NULL : address + len;
+    return strncmp(address, prefix, len) ? NULL : address + len;
 }
 
 const char *svq_frontend_check(const char *address)
 {
-    const char *path = peer_of(address);
+    const char *which = after(address, FD_PREFIX);
+    const char *path = after(address, CONNECT_PREFIX);
+    const char *why;
 
+    if (which) {
+        svq_inherited_find(which, &why);
+        return why;
+    }
     if (!path)
         path = address;
     if (!*path)
         return "frontend needs the path of a socket: PATH to listen on, or connect:PATH";
-    if (strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+    if (!svq_unix_path_fits(path))
         return "the front-end's socket path is longer than a UNIX socket allows (107 bytes)";
     return NULL;
+}
+
+const char *svq_frontend_listens(const char *address)
+{
+    return after(address, FD_PREFIX) || after(address, CONNECT_PREFIX) ? NULL : address;
+}
+
+bool svq_frontend_same(const char *a, const char *b)
+{
+    const char *first = after(a, FD_PREFIX), *second = after(b, FD_PREFIX);
+
+    return first && second ? svq_inherited_same(first, second) : !strcmp(a, b);
+}
+
+/* A socket that listens for this address. */
+static int listen_at(struct svq_unix_listener *listener, const char *address)
+{
+    const char *which = after(address, FD_PREFIX);
+
+    /* The VMM usually runs as another user: the operator's umask decides. */
+    if (!which)
+        return svq_unix_listen(listener, address, SVQ_UMASK_AS_IS);
+    listener->fd = svq_inherited_take(which);
+    return listener->fd < 0 ? listener->fd : 0;
 }
 
 int svq_frontend_new(const char *address, struct svq_frontend **out)
 {
     struct svq_frontend *frontend = calloc(1, sizeof(*frontend));
-    const char *peer = peer_of(address);
+    const char *peer = after(address, CONNECT_PREFIX);
     int err = 0;
 
     if (!frontend)
         return -ENOMEM;
     frontend->listener.fd = -1;
-    if (peer) {
-        frontend->peer = strdup(peer);
-        err = frontend->peer ? 0 : -ENOMEM;
-    } else {
-        mode_t mask = umask(0);
-
-        /* The VMM usually runs as another user: the operator's umask decides. */
-        umask(mask);
-        err = svq_unix_listen(&frontend->listener, address, mask);
-    }
+    if (!peer)
+        err = listen_at(&frontend->listener, address);
+    else if (!(frontend->peer = strdup(peer)))
+        err = -ENOMEM;
     if (err) {
         free(frontend);
         return err;
@@ -88,8 +109,8 @@ int svq_frontend_next(struct svq_frontend *frontend, struct pollfd *poll, int64_
     } else {
         *poll = (struct pollfd){.fd = frontend->listener.fd, .events = POLLIN};
         *deadline = SVQ_FOREVER;
-        fd = accept4(frontend->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd < 0 && errno != EAGAIN) {
+        fd = svq_unix_accept(frontend->listener.fd);
+        if (fd < 0 && fd != -EAGAIN) {
             /* Out of fds or memory: waiting for POLLIN would spin. */
             *poll = (struct pollfd){.fd = -1};
             *deadline = svq_deadline(RETRY);

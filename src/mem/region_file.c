@@ -58,6 +58,7 @@ int svq_region_file_new(unsigned rings, bool tables, struct svq_region_file **ou
 
     if (!file)
         return -ENOMEM;
+    file->refs = 1;
     file->size = file_size(rings, tables);
     file->fd = memfd_create("shadowvq-rings", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (file->fd < 0 || ftruncate(file->fd, file->size) < 0)
@@ -79,9 +80,15 @@ fail:
     return err;
 }
 
-void svq_region_file_free(struct svq_region_file *file)
+struct svq_region_file *svq_region_file_ref(struct svq_region_file *file)
 {
-    if (!file)
+    file->refs++;
+    return file;
+}
+
+void svq_region_file_unref(struct svq_region_file *file)
+{
+    if (!file || --file->refs)
         return;
     munmap(file->host, file->size);
     close(file->fd);

@@ -27,6 +27,7 @@ struct svq_region_span {
 };
 
 struct svq_region_file {
+    unsigned refs;
     int fd;
     uint8_t *host;
     uint64_t size;
@@ -34,13 +35,17 @@ struct svq_region_file {
 };
 
 /**
- * svq_region_file_new() - memory for that many rings of a usual size or a few of the largest.
+ * svq_region_file_new() - memory for that many rings of a usual size or a few of the largest; it
+ * comes with one reference.
  * @tables: rings may need room for indirect tables
  *
  * Return: 0 or -errno.
  */
 int svq_region_file_new(unsigned rings, bool tables, struct svq_region_file **out);
-void svq_region_file_free(struct svq_region_file *file);
+/* Rings outlive the connection that they were made for: whoever has one there holds a reference. */
+struct svq_region_file *svq_region_file_ref(struct svq_region_file *file);
+/* NULL is fine. */
+void svq_region_file_unref(struct svq_region_file *file);
 
 /* Where the parts of a ring lie: here, and as offsets into the file. */
 struct svq_ring_place {
