@@ -2,9 +2,7 @@
 #include "show.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "feature_names.h"
 #include "human.h"
@@ -14,13 +12,15 @@
 
 /* ---- Queues -------------------------------------------------------------------------------- */
 
-const char *svq_show_queue_state(const json_t *queue)
+const char *svq_show_queue_state(const json_t *queue, const json_t *device)
 {
     if (svq_json_at(queue, "error"))
         return "broken";
     if (!svq_json_bool(queue, "started"))
         return "stopped";
-    return svq_json_bool(queue, "enabled") ? "running" : "disabled";
+    if (!svq_json_bool(queue, "enabled"))
+        return "disabled";
+    return svq_show_link_away(device) ? "paused" : "running";
 }
 
 void svq_show_worker(struct svq_table *table, const json_t *queue)
@@ -38,12 +38,12 @@ static void pair_cell(struct svq_table *table, const json_t *object, const char 
                    svq_json_number(object, b));
 }
 
-static void queue_row(struct svq_table *table, const json_t *queue)
+static void queue_row(struct svq_table *table, const json_t *queue, const json_t *device)
 {
     char bytes[SVQ_HUMAN_SIZE];
 
     svq_table_cell(table, "%" PRIu64, svq_json_number(queue, "index"));
-    svq_table_cell(table, "%s", svq_show_queue_state(queue));
+    svq_table_cell(table, "%s", svq_show_queue_state(queue, device));
     svq_table_cell(table, "%s", svq_json_string(queue, "mode"));
     svq_show_index(table, svq_json_at(queue, "guest"));
     svq_show_index(table, svq_json_at(queue, "backend"));
@@ -56,7 +56,7 @@ static void queue_row(struct svq_table *table, const json_t *queue)
     svq_show_rings(table, queue);
 }
 
-static void show_queues(const json_t *queues, FILE *out)
+static void show_queues(const json_t *device, FILE *out)
 {
     static const char *const heads[] = {
         ">queue",      "state",      "mode",       ">guest a/u",
@@ -64,6 +64,7 @@ static void show_queues(const json_t *queues, FILE *out)
         ">chains",     ">bytes",     ">worker",    "rings: guest -> back-end",
         NULL,
     };
+    const json_t *queues = svq_json_at(device, "queues");
     struct svq_table table;
     const json_t *queue;
     size_t i;
@@ -72,7 +73,7 @@ static void show_queues(const json_t *queues, FILE *out)
         return;
     svq_table_init(&table, heads);
     json_array_foreach(queues, i, queue)
-        queue_row(&table, queue);
+        queue_row(&table, queue, device);
     svq_table_print(&table, 2, out);
     svq_table_release(&table);
     json_array_foreach(queues, i, queue) {
@@ -87,6 +88,8 @@ static void show_queues(const json_t *queues, FILE *out)
 /* Every line about a device begins with a word that says what it is about. */
 #define LABEL "  %-12s  "
 
+#define DEFAULT_RECONNECT 2 /* seconds; svqd's */
+
 static void show_peers(const json_t *device, FILE *out)
 {
     const char *frontend = svq_json_string(device, "frontend.address");
@@ -98,6 +101,79 @@ static void show_peers(const json_t *device, FILE *out)
     fprintf(out, LABEL "%-*s  %s\n", "back-end", (int)width, backend,
             svq_json_bool(device, "backend.connected") ? "connected" : "not connected");
 }
+
+/* ---- The connection to the back-end -------------------------------------------------------- */
+
+bool svq_show_link_away(const json_t *device)
+{
+    const char *link = svq_json_string(device, "backend.link");
+
+    return strcmp(link, "lost") == 0 || strcmp(link, "refused") == 0;
+}
+
+void svq_show_link(const json_t *device, FILE *out)
+{
+    uint64_t attempts = svq_json_number(device, "backend.attempts");
+
+    if (!svq_show_link_away(device))
+        return;
+    fprintf(out, "%s: %s; %" PRIu64 " attempt%s to reach it",
+            svq_json_string(device, "backend.link"), svq_json_string(device, "backend.reason"),
+            attempts, attempts == 1 ? "" : "s");
+}
+
+static void show_outages(const json_t *device, FILE *out)
+{
+    uint64_t resubmitted = svq_json_number(device, "backend.resubmitted");
+    char time[SVQ_HUMAN_SIZE];
+
+    if (svq_json_number(device, "backend.outages") == 0)
+        return;
+    fprintf(out, LABEL "%" PRIu64, "outages", svq_json_number(device, "backend.outages"));
+    if (svq_json_at(device, "backend.last-outage-microseconds"))
+        fprintf(out, ", the last took %s",
+                svq_human_time(svq_json_number(device, "backend.last-outage-microseconds"), time));
+    if (resubmitted)
+        fprintf(out, "; %" PRIu64 " request%s given to a back-end again", resubmitted,
+                resubmitted == 1 ? "" : "s");
+    fputc('\n', out);
+}
+
+/* Nobody knows before there are queues. */
+static void show_crash_safe(const json_t *device, FILE *out)
+{
+    if (!svq_json_bool(device, "started"))
+        return;
+    if (svq_json_bool(device, "crash-safe.safe"))
+        fprintf(out, LABEL "yes\n", "crash-safe");
+    else
+        fprintf(out, LABEL "no (%s)\n", "crash-safe", svq_json_string(device, "crash-safe.reason"));
+}
+
+/* The keys about it, where they are not what they are by default. */
+static void show_link_keys(const json_t *device, FILE *out)
+{
+    double reconnect = json_number_value(svq_json_at(device, "reconnect"));
+    bool keep = svq_json_bool(device, "keep-backend");
+
+    if (reconnect == DEFAULT_RECONNECT && !keep)
+        return;
+    fprintf(out, LABEL "reconnect=%g%s\n", "recovery", reconnect, keep ? " keep-backend=on" : "");
+}
+
+static void show_connection(const json_t *device, FILE *out)
+{
+    if (svq_show_link_away(device)) {
+        fprintf(out, LABEL, "link");
+        svq_show_link(device, out);
+        fputc('\n', out);
+    }
+    show_outages(device, out);
+    show_crash_safe(device, out);
+    show_link_keys(device, out);
+}
+
+/* ---- Devices, all together ----------------------------------------------------------------- */
 
 /* The keys that the device was given about its rings, if any. */
 static void show_ring_keys(const json_t *device, FILE *out)
@@ -173,6 +249,7 @@ void svq_show_device(const json_t *device, FILE *out)
             svq_json_string(device, "shadow"), svq_json_string(device, "dirty-log"),
             svq_json_string(device, "logging"));
     show_peers(device, out);
+    show_connection(device, out);
     show_ring_keys(device, out);
     show_pass_through(device, out);
     /* Before a front-end came there is nothing to tell about features. */
@@ -181,34 +258,5 @@ void svq_show_device(const json_t *device, FILE *out)
     show_switches(device, out);
     if (svq_json_at(device, "last-error"))
         fprintf(out, LABEL "%s\n", "last error", svq_json_string(device, "last-error"));
-    show_queues(svq_json_at(device, "queues"), out);
-}
-
-/* ---- Events -------------------------------------------------------------------------------- */
-
-static void show_data(const json_t *data, FILE *out)
-{
-    const char *name;
-    const json_t *value;
-    char *text;
-
-    json_object_foreach((json_t *)data, name, value) {
-        text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-        fprintf(out, " %s=%s", name, text ? text : "?");
-        free(text);
-    }
-}
-
-void svq_show_event(const json_t *event, FILE *out)
-{
-    time_t seconds = (time_t)svq_json_number(event, "timestamp.seconds");
-    char stamp[32] = "";
-    struct tm tm;
-
-    if (localtime_r(&seconds, &tm))
-        strftime(stamp, sizeof(stamp), "%Y-%m-%d %H:%M:%S", &tm);
-    fprintf(out, "%s.%06" PRIu64 " %s", stamp, svq_json_number(event, "timestamp.microseconds"),
-            svq_json_string(event, "event"));
-    show_data(svq_json_at(event, "data"), out);
-    fputc('\n', out);
+    show_queues(device, out);
 }

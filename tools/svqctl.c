@@ -11,6 +11,7 @@
 #include <shadowvq/version.h>
 
 #include "client.h"
+#include "events.h"
 #include "human.h"
 #include "json.h"
 #include "show.h"
@@ -33,6 +34,8 @@ static const char help[] =
     "Commands:\n"
     "  status [ID]             show all devices, or one: peers, features, mode, queues\n"
     "  shadow ID on|off|auto   shadow a device's queues, or stop, or leave it to policy\n"
+    "  backend ID URI          go on with another back-end, or reach for the present one now;\n"
+    "                          URI is vhost-user:PATH or vhost-user:listen:PATH\n"
     "  events                  print what happens, one event a line, until interrupted\n"
     "  top                     show what each queue does per second\n"
     "  qmp COMMAND [JSON]      run a QMP command with arguments, print what it returns\n"
@@ -153,6 +156,34 @@ static enum svqctl_status run_shadow(struct svq_client *client, const struct opt
     return show_mode(client, args[0]);
 }
 
+/* The path alone would not say what speaks there. */
+static bool is_path(const char *address)
+{
+    return address[strcspn(address, ":/")] != ':';
+}
+
+static enum svqctl_status run_backend(struct svq_client *client, const struct options *options,
+                                      char **args)
+{
+    char time[SVQ_HUMAN_SIZE];
+    enum svqctl_status status;
+    json_t *result;
+
+    (void)options;
+    if (is_path(args[1]))
+        return usage_error("a back-end's address begins with how it is spoken to; did you mean "
+                           "vhost-user:",
+                           args[1]);
+    status = svq_client_run(client, "device-set-backend",
+                            json_pack("{s:s, s:s}", "id", args[0], "backend", args[1]), &result);
+    if (status != SVQCTL_OK)
+        return status;
+    printf("%s: now on %s, queues paused for %s\n", args[0], args[1],
+           svq_human_time(svq_json_number(result, "pause-microseconds"), time));
+    json_decref(result);
+    return SVQCTL_OK;
+}
+
 static enum svqctl_status run_events(struct svq_client *client, const struct options *options,
                                      char **args)
 {
@@ -234,6 +265,7 @@ static const struct command {
 } commands[] = {
     {"status", run_status, 0, 1, TAKES_JSON, "status [ID] [--json]"},
     {"shadow", run_shadow, 2, 2, 0, "shadow ID on|off|auto"},
+    {"backend", run_backend, 2, 2, 0, "backend ID URI"},
     {"events", run_events, 0, 0, TAKES_JSON, "events [--json]"},
     {"top", run_top, 0, 0, TAKES_TIMES, "top [--interval SECONDS] [--count N]"},
     {"qmp", run_qmp, 1, 2, 0, "qmp COMMAND [JSON-ARGUMENTS]"},

@@ -16,8 +16,8 @@
 #include "table.h"
 
 struct sample {
-    double time;    /* seconds */
-    json_t *queues; /* query-queues */
+    double time;     /* seconds */
+    json_t *devices; /* query-devices */
 };
 
 static double now(void)
@@ -30,7 +30,7 @@ static double now(void)
 
 static enum svqctl_status take_sample(struct svq_client *client, struct sample *sample)
 {
-    enum svqctl_status status = svq_client_run(client, "query-queues", NULL, &sample->queues);
+    enum svqctl_status status = svq_client_run(client, "query-devices", NULL, &sample->devices);
 
     sample->time = now();
     return status;
@@ -38,15 +38,20 @@ static enum svqctl_status take_sample(struct svq_client *client, struct sample *
 
 /* ---- Rates --------------------------------------------------------------------------------- */
 
-static const json_t *same_queue(const json_t *queues, const json_t *queue)
+static const json_t *same_queue(const json_t *devices, const json_t *queue)
 {
+    const json_t *device;
     const json_t *other;
     size_t i;
+    size_t j;
 
-    json_array_foreach(queues, i, other) {
-        if (svq_json_number(other, "index") == svq_json_number(queue, "index") &&
-            strcmp(svq_json_string(other, "device"), svq_json_string(queue, "device")) == 0)
-            return other;
+    json_array_foreach(devices, i, device) {
+        if (strcmp(svq_json_string(device, "id"), svq_json_string(queue, "device")) != 0)
+            continue;
+        json_array_foreach(svq_json_at(device, "queues"), j, other) {
+            if (svq_json_number(other, "index") == svq_json_number(queue, "index"))
+                return other;
+        }
     }
     return NULL;
 }
@@ -62,14 +67,14 @@ static double rate(const json_t *before, const json_t *after, const char *path, 
     return (double)(new - old) / seconds;
 }
 
-static void rate_row(struct svq_table *table, const json_t *before, const json_t *queue,
-                     double seconds)
+static void rate_row(struct svq_table *table, const json_t *before, const json_t *device,
+                     const json_t *queue, double seconds)
 {
     char text[SVQ_HUMAN_SIZE];
 
     svq_table_cell(table, "%s", svq_json_string(queue, "device"));
     svq_table_cell(table, "%" PRIu64, svq_json_number(queue, "index"));
-    svq_table_cell(table, "%s", svq_show_queue_state(queue));
+    svq_table_cell(table, "%s", svq_show_queue_state(queue, device));
     svq_table_cell(table, "%s", svq_json_string(queue, "mode"));
     svq_show_formats(table, queue);
     svq_table_cell(table, "%s", svq_human_count(rate(before, queue, "chains", seconds), text));
@@ -84,6 +89,21 @@ static void rate_row(struct svq_table *table, const json_t *before, const json_t
     svq_show_worker(table, queue);
 }
 
+/* Devices whose back-end is gone, below the table: one with many queues is still one line. */
+static void print_away(const json_t *devices, FILE *out)
+{
+    const json_t *device;
+    size_t i;
+
+    json_array_foreach(devices, i, device) {
+        if (!svq_show_link_away(device))
+            continue;
+        fprintf(out, "%s: back-end ", svq_json_string(device, "id"));
+        svq_show_link(device, out);
+        fputc('\n', out);
+    }
+}
+
 static void print_rates(const struct sample *before, const struct sample *after, FILE *out)
 {
     static const char *const heads[] = {
@@ -93,16 +113,24 @@ static void print_rates(const struct sample *before, const struct sample *after,
     };
     double seconds = after->time - before->time;
     struct svq_table table;
+    const json_t *device;
     const json_t *queue;
+    bool empty = true;
     size_t i;
+    size_t j;
 
     svq_table_init(&table, heads);
-    json_array_foreach(after->queues, i, queue)
-        rate_row(&table, same_queue(before->queues, queue), queue, seconds);
+    json_array_foreach(after->devices, i, device) {
+        json_array_foreach(svq_json_at(device, "queues"), j, queue) {
+            rate_row(&table, same_queue(before->devices, queue), device, queue, seconds);
+            empty = false;
+        }
+    }
     svq_table_print(&table, 0, out);
     svq_table_release(&table);
-    if (json_array_size(after->queues) == 0)
+    if (empty)
         fputs("(no queue yet)\n", out);
+    print_away(after->devices, out);
 }
 
 /* ---- Screen -------------------------------------------------------------------------------- */
@@ -188,13 +216,13 @@ static enum svqctl_status watch(struct svq_client *client, double interval, unsi
             draw(before, after);
         else
             print_rates(before, after, stdout);
-        json_decref(before->queues);
-        before->queues = NULL;
+        json_decref(before->devices);
+        before->devices = NULL;
         shown++;
         turn++;
     }
-    json_decref(samples[0].queues);
-    json_decref(samples[1].queues);
+    json_decref(samples[0].devices);
+    json_decref(samples[1].devices);
     return status;
 }
 

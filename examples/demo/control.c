@@ -13,7 +13,7 @@ static void copy_string(char *to, size_t size, const json_t *object, const char 
 
 int demo_query(struct demo *demo, struct demo_device *device)
 {
-    json_t *devices, *entry, *last, *found = NULL;
+    json_t *devices, *entry, *last, *safe, *found = NULL;
     size_t i;
 
     memset(device, 0, sizeof(*device));
@@ -36,6 +36,9 @@ int demo_query(struct demo *demo, struct demo_device *device)
     last = json_object_get(found, "last-switch");
     device->last_shadow = json_is_true(json_object_get(last, "shadow"));
     device->last_us = (uint64_t)json_integer_value(json_object_get(last, "microseconds"));
+    safe = json_object_get(found, "crash-safe");
+    device->safe = json_is_true(json_object_get(safe, "safe"));
+    copy_string(device->unsafe, sizeof(device->unsafe), safe, "reason");
     json_decref(devices);
     return 0;
 }
@@ -47,6 +50,20 @@ int demo_set_shadow(struct demo *demo, bool enable)
     if (sim_qmp_execute(&demo->qmp, "x-vhost-enable-shadow-vq", args, NULL))
         return demo_fail(demo, "%s", demo->qmp.error);
     return 0;
+}
+
+int demo_set_backend(struct demo *demo, const char *path, uint64_t *us)
+{
+    char address[128];
+    json_t *result;
+
+    snprintf(address, sizeof(address), "vhost-user:%s", path);
+    if (sim_qmp_execute(&demo->qmp, "device-set-backend",
+                        json_pack("{s:s, s:s}", "id", DEMO_DEVICE, "backend", address), &result))
+        return demo_fail(demo, "%s", demo->qmp.error);
+    *us = (uint64_t)json_integer_value(json_object_get(result, "pause-microseconds"));
+    json_decref(result);
+    return *us ? 0 : demo_fail(demo, "svqd says that it changed the back-end in no time");
 }
 
 int demo_expect_mode(struct demo *demo, const char *mode, const char *when)

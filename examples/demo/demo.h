@@ -13,13 +13,14 @@
 #include <stdint.h>
 
 #include "sim/blk.h"
-#include "child.h"
+#include "sim/child.h"
 #include "sim/guest.h"
 #include "sim/precopy.h"
 #include "sim/qmp.h"
 
 #define DEMO_DEVICE   "disk0"
 #define DEMO_SWITCHES 10000 /* at most */
+#define DEMO_CRASHES  200   /* at most */
 
 struct demo_options {
     const char *svqd;
@@ -27,7 +28,8 @@ struct demo_options {
     const char *backend; /* socket of a back-end that runs already, or NULL */
     bool direct;         /* no svqd */
     bool quick;
-    bool keep; /* the temporary directory */
+    bool packed; /* the guest's rings */
+    bool keep;   /* the temporary directory */
     unsigned queues;
     unsigned memory_mib;
     unsigned disk_mib;
@@ -42,6 +44,17 @@ struct demo_plan {
     int pause; /* between two switches, on average */
     int log;   /* pre-copy goes on for at least so long */
     int destination;
+    unsigned blow;    /* load between two crashes, on average */
+    unsigned crashes; /* how many, each */
+    unsigned swaps;
+    unsigned svqd_crashes;
+};
+
+/* Crashes, or swaps: how long each took. */
+struct demo_crashes {
+    unsigned count;
+    uint32_t us[DEMO_CRASHES];
+    uint64_t again; /* requests in flight, done again */
 };
 
 /* I/O over some time. */
@@ -61,6 +74,9 @@ struct demo_results {
     unsigned switches;
     uint32_t switch_us[DEMO_SWITCHES];
     uint64_t switching_longest_us;
+    struct demo_crashes backend_crashes;
+    struct demo_crashes swaps;
+    struct demo_crashes svqd_crashes;
     unsigned rounds;
     uint64_t pages;       /* of guest memory */
     uint64_t sent;        /* pages, in all rounds */
@@ -75,10 +91,13 @@ struct demo {
     struct demo_options options;
     struct demo_plan plan;
     char dir[64];
+    uint64_t random;
+    int disk_fd;             /* what is on the disk, whoever serves it */
+    char backend_path[112];  /* where the back-end listens */
     char frontend_path[112]; /* where the guest connects */
     char qmp_path[96];
-    struct demo_child svqd;
-    struct demo_child ramdisk;
+    struct sim_child svqd;
+    struct sim_child ramdisk;
     struct sim_qmp qmp;
     bool has_qmp;
     struct sim_memory *mem;
@@ -103,6 +122,10 @@ int demo_close(struct demo *demo);
 /* The guest's device from connecting to the first request; again after a migration. */
 int demo_start_device(struct demo *demo);
 
+/* Programs, when one has been killed or another is wanted; both listen when this returns. */
+int demo_start_ramdisk(struct demo *demo, struct sim_child *child, const char *socket);
+int demo_start_svqd(struct demo *demo);
+
 /* Is everybody well, and has nobody pressed Ctrl-C? */
 int demo_check(struct demo *demo);
 /* The end of what programs have printed, after a failure. */
@@ -117,10 +140,14 @@ struct demo_device {
     bool last_shadow;
     uint64_t last_us;
     char last_error[160]; /* empty: none */
+    bool safe;            /* crash-safe */
+    char unsafe[160];     /* why not */
 };
 
 int demo_query(struct demo *demo, struct demo_device *device);
 int demo_set_shadow(struct demo *demo, bool enable);
+/* Go on with the back-end that listens there; how long was the guest's I/O paused? */
+int demo_set_backend(struct demo *demo, const char *path, uint64_t *us);
 /* The device must be in this mode now. */
 int demo_expect_mode(struct demo *demo, const char *mode, const char *when);
 
@@ -142,7 +169,10 @@ int demo_measure(struct demo *demo, int ms, struct demo_rate *rate);
 
 /* ---- The steps ----------------------------------------------------------------------------- */
 
-int demo_switching(struct demo *demo); /* switching.c */
+int demo_switching(struct demo *demo);       /* switching.c */
+int demo_backend_crashes(struct demo *demo); /* crashes.c */
+int demo_swaps(struct demo *demo);
+int demo_svqd_crashes(struct demo *demo);
 int demo_migration(struct demo *demo); /* migration.c */
 int demo_destination(struct demo *demo);
 void demo_table(struct demo *demo); /* table.c */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * svq-demo: what svqd does, in a quarter of a minute and without a virtual machine.
+ * svq-demo: what svqd does, in half a minute and without a virtual machine.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -13,10 +13,24 @@
 #include "demo.h"
 #include "screen.h"
 
-static const struct demo_plan whole = {
-    .warm_up = 200, .measure = 2500, .pause = 10, .log = 2500, .destination = 1000};
-static const struct demo_plan quick = {
-    .warm_up = 50, .measure = 400, .pause = 5, .log = 600, .destination = 300};
+static const struct demo_plan whole = {.warm_up = 200,
+                                       .measure = 2500,
+                                       .pause = 10,
+                                       .log = 2500,
+                                       .destination = 1000,
+                                       .blow = 30,
+                                       .crashes = 20,
+                                       .swaps = 40,
+                                       .svqd_crashes = 20};
+static const struct demo_plan quick = {.warm_up = 50,
+                                       .measure = 400,
+                                       .pause = 5,
+                                       .log = 600,
+                                       .destination = 300,
+                                       .blow = 10,
+                                       .crashes = 6,
+                                       .swaps = 8,
+                                       .svqd_crashes = 6};
 
 static void usage(FILE *out)
 {
@@ -24,12 +38,14 @@ static void usage(FILE *out)
         "Usage: svq-demo [OPTION]...\n"
         "\n"
         "A simulated guest does verified random I/O through svqd to svq-ramdisk, a back-end that\n"
-        "cannot log dirty pages. The shadow is switched many times under load; then the guest is\n"
+        "cannot log dirty pages. The shadow is switched many times under load; the back-end is\n"
+        "killed, then exchanged for another process, and svqd is killed; then the guest is\n"
         "migrated live by the dirty log that svqd writes. Exit code 0: all of it held.\n"
         "\n"
         "  --svqd PATH      the daemon (default: beside this program)\n"
         "  --ramdisk PATH   svq-ramdisk (default: likewise)\n"
         "  --quick          shorter and smaller, for slow (instrumented) builds\n"
+        "  --packed         the guest has packed rings\n"
         "  --queues N       request queues (default 4)\n"
         "  --memory MiB     of guest memory (default 256)\n"
         "  --switches N     how often the shadow is switched (default 240)\n"
@@ -93,12 +109,19 @@ static bool parse_value(struct demo_options *options, int opt, const char *text)
 static int parse_options(int argc, char **argv, struct demo_options *options)
 {
     static const struct option known[] = {
-        {"svqd", required_argument, NULL, 'd'},    {"ramdisk", required_argument, NULL, 'r'},
-        {"quick", no_argument, NULL, 'q'},         {"queues", required_argument, NULL, 'n'},
-        {"memory", required_argument, NULL, 'm'},  {"switches", required_argument, NULL, 't'},
-        {"seed", required_argument, NULL, 's'},    {"direct", no_argument, NULL, 'x'},
-        {"backend", required_argument, NULL, 'b'}, {"keep", no_argument, NULL, 'k'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+        {"svqd", required_argument, NULL, 'd'},
+        {"ramdisk", required_argument, NULL, 'r'},
+        {"quick", no_argument, NULL, 'q'},
+        {"queues", required_argument, NULL, 'n'},
+        {"memory", required_argument, NULL, 'm'},
+        {"switches", required_argument, NULL, 't'},
+        {"seed", required_argument, NULL, 's'},
+        {"direct", no_argument, NULL, 'x'},
+        {"backend", required_argument, NULL, 'b'},
+        {"keep", no_argument, NULL, 'k'},
+        {"packed", no_argument, NULL, 'p'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     int opt;
 
@@ -109,6 +132,9 @@ static int parse_options(int argc, char **argv, struct demo_options *options)
         switch (opt) {
         case 'q':
             options->quick = true;
+            break;
+        case 'p':
+            options->packed = true;
             break;
         case 'x':
             options->direct = true;
@@ -158,7 +184,7 @@ static void introduce(const struct demo_options *options)
     demo_line("%s%s%s", demo_colours.bold,
               options->direct
                   ? "A guest and its vhost-user back-end, directly"
-                  : "A guest migrates live, though its back-end cannot log what it writes",
+                  : "Switched, killed, swapped and migrated under load: the guest must not notice",
               demo_colours.off);
     demo_line("%s", "");
     if (options->direct)
@@ -167,8 +193,9 @@ static void introduce(const struct demo_options *options)
     else
         demo_line("    guest simulator  <-- vhost-user -->  svqd  <-- vhost-user -->  %s",
                   options->backend ? options->backend : "svq-ramdisk");
-    demo_line("    %s%u queues, %u MiB of memory, random reads and writes, every byte checked%s",
-              demo_colours.dim, options->queues, options->memory_mib, demo_colours.off);
+    demo_line("    %s%u %s queues, %u MiB of memory, random reads and writes, every byte checked%s",
+              demo_colours.dim, options->queues, options->packed ? "packed" : "split",
+              options->memory_mib, demo_colours.off);
     demo_line("%s", "");
 }
 
@@ -185,7 +212,11 @@ static int run_through_svqd(struct demo *demo)
         demo_measure(demo, demo->plan.measure, &demo->results.shadow) ||
         demo_set_shadow(demo, false))
         return -1;
-    if (demo_switching(demo) || demo_migration(demo) || demo_destination(demo) ||
+    if (demo_switching(demo))
+        return -1;
+    if (!demo->options.backend && (demo_backend_crashes(demo) || demo_swaps(demo)))
+        return -1;
+    if (demo_svqd_crashes(demo) || demo_migration(demo) || demo_destination(demo) ||
         demo_query(demo, &device))
         return -1;
     if (device.last_error[0])
@@ -198,6 +229,8 @@ static int run_direct(struct demo *demo)
     demo_step("direct");
     if (demo_measure(demo, demo->plan.measure, &demo->results.pass_through))
         return -1;
+    if (!demo->options.backend && demo_backend_crashes(demo))
+        return -1;
     if (!sim_guest_can_log(demo->guest))
         return demo_migration(demo) || demo_destination(demo) ? -1 : 0;
     demo_step("migration");
@@ -208,7 +241,7 @@ static int run_direct(struct demo *demo)
 
 int main(int argc, char **argv)
 {
-    static struct demo demo = {.qmp.sock = -1};
+    static struct demo demo = {.qmp.sock = -1, .disk_fd = -1};
     static char svqd[4096 + 16], ramdisk[4096 + 16];
     int ret = parse_options(argc, argv, &demo.options);
 

@@ -12,7 +12,7 @@ void demo_meter_start(struct demo *demo, struct demo_meter *meter)
 {
     sim_blk_take_longest(demo->blk);
     sim_blk_stats(demo->blk, &meter->stats);
-    meter->cpu = demo_child_cpu(&demo->svqd);
+    meter->cpu = sim_child_cpu(&demo->svqd);
     meter->start = sim_now();
 }
 
@@ -24,7 +24,7 @@ void demo_meter_read(struct demo *demo, const struct demo_meter *meter, struct d
     rate->seconds = (double)(sim_now() - meter->start) / 1e9;
     rate->bytes = (double)(stats.bytes - meter->stats.bytes) / rate->seconds;
     rate->requests = (double)(stats.requests - meter->stats.requests) / rate->seconds;
-    rate->svqd_cpu = (double)(demo_child_cpu(&demo->svqd) - meter->cpu) / 1e6 / rate->seconds;
+    rate->svqd_cpu = (double)(sim_child_cpu(&demo->svqd) - meter->cpu) / 1e6 / rate->seconds;
     rate->longest_us = sim_blk_take_longest(demo->blk);
 }
 

@@ -134,6 +134,16 @@ static void migration(const struct demo_results *results)
               (double)results->downtime_us / 1000, results->travelled);
 }
 
+static void crashes(const char *label, const char *what, const struct demo_crashes *crashes)
+{
+    unsigned count = crashes->count;
+
+    if (count)
+        demo_line("  %-*s%*u: %s median %.1f ms, p99 %.1f ms, max %.1f ms", LABEL, label, WIDTH,
+                  count, what, crashes->us[count / 2] / 1000.0,
+                  crashes->us[count * 99 / 100] / 1000.0, crashes->us[count - 1] / 1000.0);
+}
+
 void demo_table(struct demo *demo)
 {
     const struct demo_results *results = &demo->results;
@@ -151,5 +161,8 @@ void demo_table(struct demo *demo)
                   "switches", WIDTH, results->switches, results->switch_us[results->switches / 2],
                   results->switch_us[results->switches * 99 / 100],
                   results->switch_us[results->switches - 1]);
+    crashes("back-end killed", "outage", &results->backend_crashes);
+    crashes("back-end swapped", "pause", &results->swaps);
+    crashes("svqd killed", "outage", &results->svqd_crashes);
     migration(results);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,8 +48,8 @@ int demo_check(struct demo *demo)
 
     if (interrupted)
         return demo_fail(demo, "interrupted");
-    if (demo_child_ended(&demo->svqd, how, sizeof(how)) ||
-        demo_child_ended(&demo->ramdisk, how, sizeof(how)))
+    if (sim_child_ended(&demo->svqd, how, sizeof(how)) ||
+        sim_child_ended(&demo->ramdisk, how, sizeof(how)))
         return demo_fail(demo, "%s", how);
     for (unsigned i = 0; i < demo->guest->config.queues; i++) {
         if (sim_guest_queue_error(demo->guest, i))
@@ -81,7 +82,7 @@ static int make_directory(struct demo *demo)
     return 0;
 }
 
-static int start_program(struct demo *demo, struct demo_child *child, const char *name,
+static int start_program(struct demo *demo, struct sim_child *child, const char *name,
                          const char *path, char *const argv[])
 {
     char log[128];
@@ -91,7 +92,7 @@ static int start_program(struct demo *demo, struct demo_child *child, const char
         return demo_fail(demo, "%s is not at %s: build it, or say where it is with --%s", name,
                          path, strcmp(name, "svqd") ? "ramdisk" : "svqd");
     snprintf(log, sizeof(log), "%s/%s.log", demo->dir, name);
-    ret = demo_child_start(child, name, argv, log);
+    ret = sim_child_start(child, name, argv, log);
     return ret ? demo_fail(demo, "starting %s: %s", path, strerror(-ret)) : 0;
 }
 
@@ -110,53 +111,61 @@ static int await_socket(struct demo *demo, const char *path)
     return 0;
 }
 
-static int start_ramdisk(struct demo *demo, const char *socket)
+int demo_start_ramdisk(struct demo *demo, struct sim_child *child, const char *socket)
 {
-    char size[16], queues[16];
-    const char *const argv[] = {
-        demo->options.ramdisk, "--socket", socket, "--size", size, "--queues", queues, NULL};
+    char size[16], queues[16], file[40];
+    const char *const argv[] = {demo->options.ramdisk,
+                                "--socket",
+                                socket,
+                                "--file",
+                                file,
+                                "--size",
+                                size,
+                                "--queues",
+                                queues,
+                                NULL};
 
+    /* Its predecessor's socket, if that was killed: nobody listens there any more. */
+    unlink(socket);
     snprintf(size, sizeof(size), "%u", demo->options.disk_mib);
     snprintf(queues, sizeof(queues), "%u", demo->options.queues);
-    if (start_program(demo, &demo->ramdisk, "svq-ramdisk", demo->options.ramdisk,
-                      (char *const *)argv))
+    snprintf(file, sizeof(file), "/proc/%d/fd/%d", (int)getpid(), demo->disk_fd);
+    if (start_program(demo, child, "svq-ramdisk", demo->options.ramdisk, (char *const *)argv))
         return -1;
     return await_socket(demo, socket);
 }
 
-static int start_svqd(struct demo *demo, const char *backend)
+int demo_start_svqd(struct demo *demo)
 {
     char device[400];
     const char *const argv[] = {demo->options.svqd, "--device",    device, "--qmp",
                                 demo->qmp_path,     "--log-level", "info", NULL};
 
-    snprintf(demo->frontend_path, sizeof(demo->frontend_path), "%s/guest.sock", demo->dir);
     snprintf(device, sizeof(device), "id=" DEMO_DEVICE ",frontend=%s,backend=vhost-user:%s",
-             demo->frontend_path, backend);
-    if (start_program(demo, &demo->svqd, "svqd", demo->options.svqd, (char *const *)argv) ||
-        await_socket(demo, demo->qmp_path) || await_socket(demo, demo->frontend_path))
+             demo->frontend_path, demo->backend_path);
+    if (demo->has_qmp)
+        sim_qmp_close(&demo->qmp);
+    if (start_program(demo, &demo->svqd, "svqd", demo->options.svqd, (char *const *)argv))
         return -1;
     demo->has_qmp = true;
     if (sim_qmp_connect(&demo->qmp, demo->qmp_path, CONNECT_MS))
-        return demo_fail(demo, "%s", demo->qmp.error);
+        return demo_check(demo) ? -1 : demo_fail(demo, "%s", demo->qmp.error);
     return 0;
 }
 
 static int start_programs(struct demo *demo)
 {
-    char socket[96];
-
-    snprintf(socket, sizeof(socket), "%s/ramdisk.sock", demo->dir);
+    snprintf(demo->backend_path, sizeof(demo->backend_path), "%s/ramdisk.sock", demo->dir);
+    snprintf(demo->frontend_path, sizeof(demo->frontend_path), "%s/guest.sock", demo->dir);
     snprintf(demo->qmp_path, sizeof(demo->qmp_path), "%s/qmp.sock", demo->dir);
     if (demo->options.backend)
-        snprintf(socket, sizeof(socket), "%s", demo->options.backend);
-    else if (start_ramdisk(demo, socket))
+        snprintf(demo->backend_path, sizeof(demo->backend_path), "%s", demo->options.backend);
+    else if (demo_start_ramdisk(demo, &demo->ramdisk, demo->backend_path))
         return -1;
-    if (demo->options.direct) {
-        snprintf(demo->frontend_path, sizeof(demo->frontend_path), "%s", socket);
-        return 0;
-    }
-    return start_svqd(demo, socket);
+    if (!demo->options.direct)
+        return demo_start_svqd(demo);
+    memcpy(demo->frontend_path, demo->backend_path, sizeof(demo->frontend_path));
+    return 0;
 }
 
 /* ---- The guest ----------------------------------------------------------------------------- */
@@ -168,7 +177,8 @@ static int make_guest(struct demo *demo)
         .queues = options->queues,
         .queue_size = QUEUE_SIZE,
         .features = SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_INDIRECT_DESC) |
-                    SVQ_BIT(SIM_BLK_F_BLK_SIZE) | SVQ_BIT(SIM_BLK_F_FLUSH) | SVQ_BIT(SIM_BLK_F_MQ),
+                    SVQ_BIT(SIM_BLK_F_BLK_SIZE) | SVQ_BIT(SIM_BLK_F_FLUSH) | SVQ_BIT(SIM_BLK_F_MQ) |
+                    (options->packed ? SVQ_BIT(SVQ_F_RING_PACKED) : 0),
         .mem_slots = true,
         .settle_ms = options->direct && options->backend ? SETTLE_MS : 0,
     };
@@ -220,6 +230,10 @@ int demo_start_device(struct demo *demo)
 
 int demo_open(struct demo *demo)
 {
+    demo->random = demo->options.seed;
+    demo->disk_fd = memfd_create("demo-disk", MFD_CLOEXEC);
+    if (demo->disk_fd < 0)
+        return demo_fail(demo, "making the disk: %s", strerror(errno));
     if (make_directory(demo) || make_guest(demo) || start_programs(demo))
         return -1;
     return demo_start_device(demo);
@@ -242,7 +256,7 @@ static void remove_directory(struct demo *demo)
     rmdir(demo->dir);
 }
 
-static void show_log(const struct demo_child *child)
+static void show_log(const struct sim_child *child)
 {
     char *lines[LOG_TAIL] = {NULL};
     FILE *file = child->log[0] ? fopen(child->log, "r") : NULL;
@@ -285,10 +299,12 @@ int demo_close(struct demo *demo)
     demo->guest = NULL;
     if (demo->has_qmp)
         sim_qmp_close(&demo->qmp);
-    if (!demo_child_stop(&demo->svqd, how, sizeof(how)))
+    if (!sim_child_stop(&demo->svqd, how, sizeof(how)))
         ret = demo_fail(demo, "%s", how);
-    if (!demo_child_stop(&demo->ramdisk, how, sizeof(how)))
+    if (!sim_child_stop(&demo->ramdisk, how, sizeof(how)))
         ret = demo_fail(demo, "%s", how);
+    if (demo->disk_fd >= 0)
+        close(demo->disk_fd);
     sim_precopy_free(demo->precopy);
     sim_disk_free(demo->disk);
     sim_memory_free(demo->mem);

@@ -2,8 +2,11 @@
 #include "disk.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define T_IN     0
 #define T_OUT    1
@@ -41,10 +44,33 @@ struct cursor {
     size_t offset; /* in that buffer */
 };
 
-int rd_disk_new(struct rd_disk *disk, uint64_t bytes, unsigned queues)
+/* A file of at least that size; it is not made smaller. Return: its fd or -errno. */
+static int open_file(const char *path, uint64_t bytes)
 {
-    void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    struct stat st;
+    int ret;
 
+    if (fd < 0)
+        return -errno;
+    if (!fstat(fd, &st) && ((uint64_t)st.st_size >= bytes || !ftruncate(fd, (off_t)bytes)))
+        return fd;
+    ret = -errno;
+    close(fd);
+    return ret;
+}
+
+int rd_disk_new(struct rd_disk *disk, const char *file, uint64_t bytes, unsigned queues)
+{
+    int fd = file ? open_file(file, bytes) : -1;
+    int flags = file ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+    void *data;
+
+    if (file && fd < 0)
+        return fd;
+    data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (fd >= 0)
+        close(fd);
     if (data == MAP_FAILED)
         return -errno;
     *disk = (struct rd_disk){.sectors = bytes / RD_SECTOR, .queues = queues, .data = data};

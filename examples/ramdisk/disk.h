@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A disk in RAM that answers virtio-blk requests (virtio 1.3 section 5.2.6).
+ * A disk in RAM, or in a file that is used like RAM, that answers virtio-blk requests (virtio 1.3
+ * section 5.2.6).
  */
 #ifndef RAMDISK_DISK_H
 #define RAMDISK_DISK_H
@@ -24,8 +25,13 @@ struct rd_disk {
     uint8_t *data;
 };
 
-/* Return: 0 or -errno. */
-int rd_disk_new(struct rd_disk *disk, uint64_t bytes, unsigned queues);
+/*
+ * @file: where its content is kept, so that another process can go on with it; made if need be.
+ *        NULL: it goes with us
+ *
+ * Return: 0 or -errno.
+ */
+int rd_disk_new(struct rd_disk *disk, const char *file, uint64_t bytes, unsigned queues);
 void rd_disk_free(struct rd_disk *disk);
 
 /* The feature bits that this device type has. */

@@ -5,13 +5,16 @@
  *      main.c          options and the event loop: one thread, one front-end at a time
  *      session.c       the protocol: what a front-end says, and what that does to queues
  *      guest_memory.c  the guest's memory
- *      queue.c         the rings
+ *      queue.c         the rings: split.c, packed.c
+ *      inflight.c      the in-flight region: how a successor learns what we did not finish
+ *      work.c          requests under way
  *      disk.c          the device: what a request means
  *
  * A device of another type would have another disk.c and the same rest.
  */
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,14 +29,20 @@
 #include "common/wire.h"
 
 #define MESSAGE_TIMEOUT_MS 2000
+#define RECONNECT_MS       20
 
 enum source { FROM_SIGNAL, FROM_LISTENER, FROM_FRONTEND };
 
 struct options {
     const char *socket;
-    uint64_t size; /* bytes */
+    bool connect;     /* to it, instead of listening there */
+    const char *file; /* NULL: memory of our own */
+    uint64_t size;    /* bytes */
     unsigned queues;
     unsigned poll_us;
+    struct rd_pace pace;
+    struct rd_offer offer;
+    unsigned long crash_after;
 };
 
 struct server {
@@ -61,26 +70,42 @@ static int watch(struct server *server, int op, int fd, enum source source)
     return epoll_ctl(server->epoll, op, fd, &event) ? -errno : 0;
 }
 
+static void begin_session(struct server *server, int sock)
+{
+    /* A front-end that stops in the middle of a message must not stop us. */
+    wire_set_timeout(sock, MESSAGE_TIMEOUT_MS);
+    watch(server, EPOLL_CTL_ADD, sock, FROM_FRONTEND);
+    rd_session_open(&server->session, &server->disk, server->options.offer, &server->options.pace,
+                    sock, server->epoll);
+    server->connected = true;
+}
+
 /* While one front-end is here the others wait in the listen queue. */
-static void connect_frontend(struct server *server)
+static void accept_frontend(struct server *server)
 {
     int sock = accept4(server->listener, NULL, NULL, SOCK_CLOEXEC);
 
     if (sock < 0)
         return;
-    /* A front-end that stops in the middle of a message must not stop us. */
-    wire_set_timeout(sock, MESSAGE_TIMEOUT_MS);
     watch(server, EPOLL_CTL_DEL, server->listener, FROM_LISTENER);
-    watch(server, EPOLL_CTL_ADD, sock, FROM_FRONTEND);
-    rd_session_open(&server->session, &server->disk, sock, server->epoll);
-    server->connected = true;
+    begin_session(server, sock);
+}
+
+/* The other way round: the front-end listens. */
+static void look_for_frontend(struct server *server)
+{
+    int sock = wire_connect(server->options.socket, 0);
+
+    if (sock >= 0)
+        begin_session(server, sock);
 }
 
 static void disconnect_frontend(struct server *server)
 {
     rd_session_close(&server->session);
     server->connected = false;
-    watch(server, EPOLL_CTL_ADD, server->listener, FROM_LISTENER);
+    if (server->listener >= 0)
+        watch(server, EPOLL_CTL_ADD, server->listener, FROM_LISTENER);
 }
 
 /* Return: whether to go on. */
@@ -92,7 +117,7 @@ static bool handle_event(struct server *server, uint32_t source)
     case FROM_SIGNAL:
         return false;
     case FROM_LISTENER:
-        connect_frontend(server);
+        accept_frontend(server);
         return true;
     case FROM_FRONTEND:
         ret = rd_session_receive(&server->session);
@@ -105,6 +130,16 @@ static bool handle_event(struct server *server, uint32_t source)
         rd_session_kicked(&server->session, source - RD_KICK);
         return true;
     }
+}
+
+/* Nothing to do: how long to sleep, in milliseconds. */
+static int idle_timeout(struct server *server)
+{
+    if (!server->connected)
+        return server->listener < 0 ? RECONNECT_MS : -1;
+    if (rd_session_arm(&server->session))
+        return 0;
+    return rd_session_works(&server->session) ? 1 : -1;
 }
 
 /*
@@ -123,7 +158,7 @@ static int run(struct server *server)
         if (server->connected && rd_session_serve(&server->session))
             busy_until = now_us() + server->options.poll_us;
         else if (now_us() >= busy_until)
-            timeout = server->connected && rd_session_arm(&server->session) ? 0 : -1;
+            timeout = idle_timeout(server);
 
         /* One event at a time: each may change what the next one would mean. */
         count = epoll_wait(server->epoll, &event, 1, timeout);
@@ -131,6 +166,8 @@ static int run(struct server *server)
             return -errno;
         if (count == 1 && !handle_event(server, event.data.u32))
             return 0;
+        if (!server->connected && server->listener < 0)
+            look_for_frontend(server);
     }
 }
 
@@ -147,15 +184,17 @@ static int open_server(struct server *server)
     server->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (server->signals < 0 || server->epoll < 0)
         return -errno;
-    ret = rd_disk_new(&server->disk, server->options.size, server->options.queues);
-    if (ret)
+    ret = rd_disk_new(&server->disk, server->options.file, server->options.size,
+                      server->options.queues);
+    if (!ret)
+        ret = watch(server, EPOLL_CTL_ADD, server->signals, FROM_SIGNAL);
+    if (ret || server->options.connect)
         return ret;
     unlink(server->options.socket);
     server->listener = wire_listen(server->options.socket);
     if (server->listener < 0)
         return server->listener;
-    ret = watch(server, EPOLL_CTL_ADD, server->signals, FROM_SIGNAL);
-    return ret ? ret : watch(server, EPOLL_CTL_ADD, server->listener, FROM_LISTENER);
+    return watch(server, EPOLL_CTL_ADD, server->listener, FROM_LISTENER);
 }
 
 static void close_server(struct server *server)
@@ -174,16 +213,23 @@ static void close_server(struct server *server)
 static void usage(FILE *out)
 {
     fputs(
-        "Usage: svq-ramdisk --socket PATH [--size MiB] [--queues N] [--poll-us US]\n"
+        "Usage: svq-ramdisk --socket PATH | --connect PATH [OPTION]...\n"
         "\n"
         "A vhost-user-blk back-end over RAM. It serves one front-end at a time, keeps the disk's\n"
-        "content between them, and does not log dirty pages.\n"
+        "content between them, and does not log dirty pages. It can be killed at any moment: what\n"
+        "it had not completed is in the in-flight region, and its successor does it.\n"
         "\n"
-        "  --socket PATH   where to listen; what is there is replaced\n"
-        "  --size MiB      size of the disk (default 64)\n"
-        "  --queues N      request queues, 1 to 64 (default 1)\n"
-        "  --poll-us US    look for more requests for so long before sleeping (default 20)\n"
-        "  --help          this text\n",
+        "  --socket PATH     where to listen; what is there is replaced\n"
+        "  --connect PATH    or where the front-end listens\n"
+        "  --file PATH       keep the disk in that file; another svq-ramdisk can go on with it\n"
+        "  --size MiB        size of the disk (default 64)\n"
+        "  --queues N        request queues, 1 to 64 (default 1)\n"
+        "  --poll-us US      look for more requests for so long before sleeping (default 20)\n"
+        "  --delay-us US     requests take so long on average, and complete in any order\n"
+        "  --crash-after N   be killed at the Nth step of keeping the in-flight region\n"
+        "  --no-inflight     keep no in-flight region\n"
+        "  --split           offer split rings only\n"
+        "  --help            this text\n",
         out);
 }
 
@@ -197,47 +243,80 @@ static bool parse_number(const char *text, unsigned long min, unsigned long max,
     return !errno && end != text && !*end && text[0] != '-' && *value >= min && *value <= max;
 }
 
+static bool take_option(struct options *options, int opt, const char *text)
+{
+    unsigned long value = 0;
+    bool good = true;
+
+    switch (opt) {
+    case 's':
+    case 'c':
+        options->socket = text;
+        options->connect = opt == 'c';
+        break;
+    case 'f':
+        options->file = text;
+        break;
+    case 'm':
+        good = parse_number(text, 1, 1 << 20, &value);
+        options->size = (uint64_t)value << 20;
+        break;
+    case 'q':
+        good = parse_number(text, 1, RD_MAX_QUEUES, &value);
+        options->queues = (unsigned)value;
+        break;
+    case 'p':
+        good = parse_number(text, 0, 1000000, &value);
+        options->poll_us = (unsigned)value;
+        break;
+    case 'd':
+        good = parse_number(text, 0, 1000000, &value);
+        options->pace.delay_us = (unsigned)value;
+        break;
+    case 'k':
+        good = parse_number(text, 1, ULONG_MAX, &options->crash_after);
+        break;
+    case 'n':
+        options->offer.inflight = false;
+        break;
+    case '2':
+        options->offer.packed = false;
+        break;
+    }
+    if (!good)
+        fprintf(stderr, "svq-ramdisk: \"%s\" is no value for that option\n", text);
+    return good;
+}
+
 /* Return: -1 to go on, otherwise the exit code. */
 static int parse_options(int argc, char **argv, struct options *options)
 {
     static const struct option known[] = {
-        {"socket", required_argument, NULL, 's'}, {"size", required_argument, NULL, 'm'},
-        {"queues", required_argument, NULL, 'q'}, {"poll-us", required_argument, NULL, 'p'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
+        {"socket", required_argument, NULL, 's'},   {"connect", required_argument, NULL, 'c'},
+        {"file", required_argument, NULL, 'f'},     {"size", required_argument, NULL, 'm'},
+        {"queues", required_argument, NULL, 'q'},   {"poll-us", required_argument, NULL, 'p'},
+        {"delay-us", required_argument, NULL, 'd'}, {"crash-after", required_argument, NULL, 'k'},
+        {"no-inflight", no_argument, NULL, 'n'},    {"split", no_argument, NULL, '2'},
+        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
     };
-    unsigned long value = 0;
-    bool good = true;
     int opt;
 
-    *options = (struct options){.size = 64 << 20, .queues = 1, .poll_us = 20};
+    *options = (struct options){.size = 64 << 20,
+                                .queues = 1,
+                                .poll_us = 20,
+                                .pace = {.random = now_us()},
+                                .offer = {.packed = true, .inflight = true}};
     while ((opt = getopt_long(argc, argv, "", known, NULL)) != -1) {
-        switch (opt) {
-        case 's':
-            options->socket = optarg;
-            break;
-        case 'm':
-            good = parse_number(optarg, 1, 1 << 20, &value);
-            options->size = (uint64_t)value << 20;
-            break;
-        case 'q':
-            good = parse_number(optarg, 1, RD_MAX_QUEUES, &value);
-            options->queues = (unsigned)value;
-            break;
-        case 'p':
-            good = parse_number(optarg, 0, 1000000, &value);
-            options->poll_us = (unsigned)value;
-            break;
-        case 'h':
+        if (opt == 'h') {
             usage(stdout);
             return EXIT_SUCCESS;
-        default:
+        }
+        if (opt == '?') {
             usage(stderr);
             return EXIT_FAILURE;
         }
-        if (!good) {
-            fprintf(stderr, "svq-ramdisk: \"%s\" is no value for that option\n", optarg);
+        if (!take_option(options, opt, optarg))
             return EXIT_FAILURE;
-        }
     }
     if (!options->socket || optind != argc) {
         usage(stderr);
@@ -253,6 +332,7 @@ int main(int argc, char **argv)
 
     if (ret >= 0)
         return ret;
+    rd_crash_after(server.options.crash_after);
     ret = open_server(&server);
     if (ret)
         fprintf(stderr, "svq-ramdisk: %s: %s\n", server.options.socket, strerror(-ret));

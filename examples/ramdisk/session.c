@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The vhost-user protocol from a back-end's side. One thread does everything, so between two
- * messages no request is under way: what a real device would have to wait for in GET_VRING_BASE or
- * SET_MEM_TABLE has always happened already.
+ * The vhost-user protocol from a back-end's side. One thread does everything: requests are under
+ * way between two messages only if they were told to take their time (work.h), and what must not
+ * happen while they are (GET_VRING_BASE, SET_MEM_TABLE, ENABLE 0) completes them first.
  */
 #include "session.h"
 
@@ -15,27 +15,31 @@
 
 #include "common/wire.h"
 
-/* Requests to serve on a queue before the next one gets its turn. */
-#define BATCH 64
-
 /*
  * Neither LOG_ALL here nor LOG_SHMFD below: this back-end does not log what it writes to memory, so
  * by itself it cannot be migrated. That is what svqd is for.
  */
-static uint64_t our_features(void)
+static uint64_t our_features(const struct rd_session *session)
 {
     return SVQ_BIT(SVQ_F_VERSION_1) | SVQ_BIT(SVQ_F_EVENT_IDX) | SVQ_BIT(SVQ_F_INDIRECT_DESC) |
-           SVQ_BIT(SVQ_F_PROTOCOL_FEATURES) | rd_disk_features();
+           SVQ_BIT(SVQ_F_PROTOCOL_FEATURES) |
+           (session->offer.packed ? SVQ_BIT(SVQ_F_RING_PACKED) : 0) | rd_disk_features();
 }
 
-static const uint64_t our_protocol_features = SVQ_BIT(SVQ_VU_PROTOCOL_F_MQ) |
-                                              SVQ_BIT(SVQ_VU_PROTOCOL_F_REPLY_ACK) |
-                                              SVQ_BIT(SVQ_VU_PROTOCOL_F_CONFIG);
+static uint64_t our_protocol_features(const struct rd_session *session)
+{
+    return SVQ_BIT(SVQ_VU_PROTOCOL_F_MQ) | SVQ_BIT(SVQ_VU_PROTOCOL_F_REPLY_ACK) |
+           SVQ_BIT(SVQ_VU_PROTOCOL_F_CONFIG) |
+           (session->offer.inflight ? SVQ_BIT(SVQ_VU_PROTOCOL_F_INFLIGHT_SHMFD) : 0);
+}
 
-void rd_session_open(struct rd_session *session, struct rd_disk *disk, int sock, int epoll)
+void rd_session_open(struct rd_session *session, struct rd_disk *disk, struct rd_offer offer,
+                     struct rd_pace *pace, int sock, int epoll)
 {
     memset(session, 0, sizeof(*session));
     session->disk = disk;
+    session->offer = offer;
+    session->pace = pace;
     session->sock = sock;
     session->epoll = epoll;
     for (unsigned i = 0; i < disk->queues; i++) {
@@ -64,9 +68,15 @@ static int replace_kick(struct rd_session *session, struct rd_queue *queue, int 
     return fd >= 0 && epoll_ctl(session->epoll, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
 }
 
+static void finish_queue(struct rd_session *session, struct rd_queue *queue)
+{
+    rd_work_finish(&session->work[queue->index], queue, session->disk);
+}
+
 static void stop_queue(struct rd_session *session, struct rd_queue *queue)
 {
     queue->started = false;
+    rd_track_close(&queue->track);
     replace_kick(session, queue, -1);
     replace_fd(&queue->call, -1);
 }
@@ -74,9 +84,11 @@ static void stop_queue(struct rd_session *session, struct rd_queue *queue)
 void rd_session_close(struct rd_session *session)
 {
     for (unsigned i = 0; i < session->disk->queues; i++) {
+        rd_work_drop(&session->work[i]);
         stop_queue(session, &session->queues[i]);
         replace_fd(&session->queues[i].err, -1);
     }
+    rd_region_close(&session->region);
     rd_memory_clear(&session->memory);
     close(session->sock);
     session->sock = -1;
@@ -93,24 +105,17 @@ void rd_session_kicked(struct rd_session *session, unsigned index)
     eventfd_read(queue->kick, &value);
     if (queue->started)
         return;
-    ret = rd_queue_start(queue, &session->memory, session->features);
-    if (ret)
-        fprintf(stderr, "svq-ramdisk: queue %u was kicked, but its ring is not in memory\n", index);
-}
-
-static bool serve_queue(struct rd_session *session, struct rd_queue *queue)
-{
-    static struct rd_chain chain;
-    unsigned served = 0;
-
-    while (served < BATCH && rd_queue_pop(queue, &chain)) {
-        if (!served)
-            rd_queue_disarm(queue);
-        rd_queue_push(queue, &chain, rd_disk_serve(session->disk, &chain));
-        served++;
-    }
-    rd_queue_flush(queue);
-    return served;
+    ret = rd_track_open(&queue->track, &session->region, index, queue->num,
+                        session->features & SVQ_BIT(SVQ_F_RING_PACKED));
+    if (!ret)
+        ret = rd_queue_start(queue, &session->memory, session->features);
+    if (!ret)
+        return;
+    fprintf(stderr, "svq-ramdisk: queue %u was kicked, but %s: %s\n", index,
+            ret == -EBADMSG ? "the in-flight region makes no sense" : "its ring does not fit",
+            strerror(-ret));
+    if (queue->err >= 0)
+        eventfd_write(queue->err, 1);
 }
 
 bool rd_session_serve(struct rd_session *session)
@@ -119,9 +124,19 @@ bool rd_session_serve(struct rd_session *session)
 
     for (unsigned i = 0; i < session->disk->queues; i++) {
         if (rd_queue_ready(&session->queues[i]))
-            busy |= serve_queue(session, &session->queues[i]);
+            busy |=
+                rd_work_serve(&session->work[i], &session->queues[i], session->disk, session->pace);
     }
     return busy;
+}
+
+bool rd_session_works(const struct rd_session *session)
+{
+    for (unsigned i = 0; i < session->disk->queues; i++) {
+        if (session->work[i].count && rd_queue_ready(&session->queues[i]))
+            return true;
+    }
+    return false;
 }
 
 bool rd_session_arm(struct rd_session *session)
@@ -154,7 +169,7 @@ static int reply_u64(struct rd_session *session, struct svq_vu_message *msg, uin
 
 static int set_features(struct rd_session *session, uint64_t features)
 {
-    if (features & ~our_features())
+    if (features & ~our_features(session))
         return -EINVAL;
     session->features = features;
     /* Without protocol features there is no SET_VRING_ENABLE: rings are enabled by themselves. */
@@ -167,8 +182,11 @@ static int set_features(struct rd_session *session, uint64_t features)
 
 static int set_memory(struct rd_session *session, const struct svq_vu_message *msg)
 {
-    int ret = rd_memory_set(&session->memory, &msg->payload.table, msg->fds);
+    int ret;
 
+    for (unsigned i = 0; i < session->disk->queues; i++)
+        finish_queue(session, &session->queues[i]);
+    ret = rd_memory_set(&session->memory, &msg->payload.table, msg->fds);
     for (unsigned i = 0; i < session->disk->queues; i++) {
         struct rd_queue *queue = &session->queues[i];
 
@@ -182,7 +200,7 @@ static int set_num(struct rd_queue *queue, unsigned num)
 {
     if (queue->started)
         return -EBUSY;
-    if (!num || num > 32768 || (num & (num - 1)))
+    if (!num || num > 32768)
         return -EINVAL;
     queue->num = num;
     return 0;
@@ -190,9 +208,38 @@ static int set_num(struct rd_queue *queue, unsigned num)
 
 static int get_base(struct rd_session *session, struct rd_queue *queue, struct svq_vu_message *msg)
 {
+    finish_queue(session, queue);
+    msg->payload.state.num = queue->base = rd_queue_base(queue);
     stop_queue(session, queue);
-    msg->payload.state.num = queue->avail_idx;
     return reply(session, msg, sizeof(msg->payload.state));
+}
+
+/* The specification's message has 20 bytes, everybody sends C's 24; the answer is like the
+ * question. */
+static int get_inflight(struct rd_session *session, struct svq_vu_message *msg)
+{
+    struct svq_vu_message answer = *msg;
+    struct svq_vu_inflight *what = &answer.payload.inflight;
+    int fd = rd_region_create(what, session->features & SVQ_BIT(SVQ_F_RING_PACKED));
+    int ret;
+
+    if (fd < 0)
+        return fd;
+    answer.header.flags = SVQ_VU_VERSION | SVQ_VU_REPLY;
+    answer.fds[0] = fd;
+    answer.fd_count = 1;
+    ret = wire_send(session->sock, &answer);
+    close(fd);
+    return ret;
+}
+
+static int set_inflight(struct rd_session *session, const struct svq_vu_message *msg)
+{
+    for (unsigned i = 0; i < session->disk->queues; i++) {
+        if (session->queues[i].started)
+            return -EBUSY;
+    }
+    return rd_region_open(&session->region, &msg->payload.inflight, msg->fds[0]);
 }
 
 static int set_fd(struct rd_session *session, struct rd_queue *queue, struct svq_vu_message *msg)
@@ -202,6 +249,9 @@ static int set_fd(struct rd_session *session, struct rd_queue *queue, struct svq
     switch (msg->header.request) {
     case SVQ_VU_SET_VRING_CALL:
         replace_fd(&queue->call, fd);
+        /* See rd_queue_start(): it may come later than the first kick. */
+        if (queue->started && queue->track.part && fd >= 0)
+            eventfd_write(fd, 1);
         return 0;
     case SVQ_VU_SET_VRING_ERR:
         replace_fd(&queue->err, fd);
@@ -258,11 +308,13 @@ static int handle_vring(struct rd_session *session, struct svq_vu_message *msg)
     case SVQ_VU_SET_VRING_BASE:
         if (queue->started)
             return -EBUSY;
-        queue->avail_idx = (uint16_t)msg->payload.state.num;
+        queue->base = msg->payload.state.num;
         return 0;
     case SVQ_VU_GET_VRING_BASE:
         return get_base(session, queue, msg);
     case SVQ_VU_SET_VRING_ENABLE:
+        if (!msg->payload.state.num)
+            finish_queue(session, queue);
         queue->enabled = msg->payload.state.num;
         return 0;
     case SVQ_VU_SET_VRING_KICK:
@@ -278,13 +330,13 @@ static int handle(struct rd_session *session, struct svq_vu_message *msg)
 {
     switch (msg->header.request) {
     case SVQ_VU_GET_FEATURES:
-        return reply_u64(session, msg, our_features());
+        return reply_u64(session, msg, our_features(session));
     case SVQ_VU_SET_FEATURES:
         return set_features(session, msg->payload.u64);
     case SVQ_VU_GET_PROTOCOL_FEATURES:
-        return reply_u64(session, msg, our_protocol_features);
+        return reply_u64(session, msg, our_protocol_features(session));
     case SVQ_VU_SET_PROTOCOL_FEATURES:
-        if (msg->payload.u64 & ~our_protocol_features)
+        if (msg->payload.u64 & ~our_protocol_features(session))
             return -EINVAL;
         session->protocol = msg->payload.u64;
         return 0;
@@ -296,6 +348,10 @@ static int handle(struct rd_session *session, struct svq_vu_message *msg)
         return set_memory(session, msg);
     case SVQ_VU_GET_CONFIG:
         return get_config(session, msg);
+    case SVQ_VU_GET_INFLIGHT_FD:
+        return get_inflight(session, msg);
+    case SVQ_VU_SET_INFLIGHT_FD:
+        return set_inflight(session, msg);
     default:
         return handle_vring(session, msg);
     }

@@ -55,6 +55,11 @@ int sim_guest_log_start(struct sim_guest *guest)
     return ret ? ret : set_logging(guest, true);
 }
 
+int sim_guest_tell_log(struct sim_guest *guest)
+{
+    return guest->log ? set_log(guest, guest->log) : 0;
+}
+
 int sim_guest_log_stop(struct sim_guest *guest)
 {
     int ret = set_logging(guest, false);

@@ -187,3 +187,16 @@ json_t *sim_qmp_take_event(struct sim_qmp *qmp, const char *name)
     }
     return NULL;
 }
+
+int sim_qmp_wait_event(struct sim_qmp *qmp, const char *name, json_t **event)
+{
+    while (!(*event = sim_qmp_take_event(qmp, name))) {
+        json_t *object;
+        int ret = receive(qmp, &object);
+
+        if (ret)
+            return ret;
+        json_array_append_new(qmp->events, object);
+    }
+    return 0;
+}

@@ -28,6 +28,9 @@ void sim_qmp_close(struct sim_qmp *qmp);
  */
 int sim_qmp_execute(struct sim_qmp *qmp, const char *command, json_t *args, json_t **result);
 
+/* Wait for an event of this name, or take one that has come already: a new reference. */
+int sim_qmp_wait_event(struct sim_qmp *qmp, const char *name, json_t **event);
+
 /* The oldest event of this name that came along with answers, a new reference; NULL: none. */
 json_t *sim_qmp_take_event(struct sim_qmp *qmp, const char *name);
 

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/wire.h"
 
@@ -34,8 +35,8 @@ int sim_session_send(struct sim_session *session, const struct svq_vu_message *m
     return 0;
 }
 
-/* The answer to `msg`, into `msg`: its flags are exactly 0x5, as QEMU insists. */
-int sim_session_receive(struct sim_session *session, struct svq_vu_message *msg)
+/* The answer to `msg`, into `msg`, and its first fd: its flags are exactly 0x5, as QEMU insists. */
+static int receive(struct sim_session *session, struct svq_vu_message *msg, int *fd)
 {
     uint32_t request = msg->header.request;
     const char *name = svq_vu_name(SVQ_VU_TO_BACKEND, request);
@@ -47,23 +48,54 @@ int sim_session_receive(struct sim_session *session, struct svq_vu_message *msg)
         return sim_session_fail(session, ret, "connection closed instead of an answer to %s", name);
     if (ret)
         return sim_session_fail(session, ret, "answer to %s: %s", name, strerror(-ret));
-    wire_close_fds(msg);
     if (msg->header.request != request || msg->header.flags != (SVQ_VU_VERSION | SVQ_VU_REPLY))
-        return sim_session_fail(session, -EPROTO, "answer to %s: is for message %u, flags 0x%x",
-                                name, msg->header.request, msg->header.flags);
-    return 0;
+        ret = sim_session_fail(session, -EPROTO, "answer to %s: is for message %u, flags 0x%x",
+                               name, msg->header.request, msg->header.flags);
+    if (!ret && fd)
+        *fd = wire_take_fd(msg);
+    wire_close_fds(msg);
+    return ret;
 }
 
-int sim_session_ask(struct sim_session *session, struct svq_vu_message *msg, uint32_t reply_size)
+int sim_session_receive(struct sim_session *session, struct svq_vu_message *msg)
+{
+    return receive(session, msg, NULL);
+}
+
+static int ask(struct sim_session *session, struct svq_vu_message *msg, uint32_t reply_size,
+               int *fd)
 {
     int ret = sim_session_send(session, msg);
 
     if (!ret)
-        ret = sim_session_receive(session, msg);
+        ret = receive(session, msg, fd);
     if (!ret && msg->header.size != reply_size)
         return sim_session_fail(session, -EPROTO, "answer to %s: %u bytes instead of %u",
                                 svq_vu_name(SVQ_VU_TO_BACKEND, msg->header.request),
                                 msg->header.size, reply_size);
+    return ret;
+}
+
+int sim_session_ask(struct sim_session *session, struct svq_vu_message *msg, uint32_t reply_size)
+{
+    return ask(session, msg, reply_size, NULL);
+}
+
+int sim_session_ask_fd(struct sim_session *session, struct svq_vu_message *msg, uint32_t reply_size,
+                       int *fd)
+{
+    uint32_t request = msg->header.request;
+    int ret;
+
+    *fd = -1;
+    ret = ask(session, msg, reply_size, fd);
+    if (!ret && *fd < 0)
+        return sim_session_fail(session, -EPROTO, "answer to %s: it brought no fd",
+                                svq_vu_name(SVQ_VU_TO_BACKEND, request));
+    if (ret && *fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
     return ret;
 }
 

@@ -37,6 +37,10 @@ int sim_session_receive(struct sim_session *session, struct svq_vu_message *msg)
 /* Send a request that is always answered; the answer, of this size, replaces it in `msg`. */
 int sim_session_ask(struct sim_session *session, struct svq_vu_message *msg, uint32_t reply_size);
 
+/* The same when the answer brings a fd, which becomes the caller's. */
+int sim_session_ask_fd(struct sim_session *session, struct svq_vu_message *msg, uint32_t reply_size,
+                       int *fd);
+
 /*
  * Send a request that has no answer of its own. With `sure` the back-end has acted on it when this
  * returns: by its ack, or if it cannot ack by the answer to a question asked afterwards.

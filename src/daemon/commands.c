@@ -6,6 +6,7 @@
 
 #include <shadowvq/version.h>
 
+#include "backend/backend.h"
 #include "daemon/device_desc.h"
 #include "daemon/names.h"
 #include "daemon/status.h"
@@ -150,6 +151,42 @@ static json_t *enable_shadow_vq(const struct svq_command_context *context, json_
     return json_object();
 }
 
+/* What is wrong with the address is found before anybody is asked to leave. */
+static int change_backend(const struct svq_command_context *context, struct svq_device *device,
+                          const char *address, uint64_t *microseconds, struct svq_failure *failure)
+{
+    const char *cause = svq_backend_check(address);
+    int ret;
+
+    if (cause)
+        return svq_fail(failure, "%s", cause);
+    ret = svq_registry_check_backend(context->registry, device, address, failure);
+    if (ret < 0)
+        return ret;
+    cause = "Out of memory";
+    ret = svq_device_set_backend(device, address, microseconds, &cause);
+    return ret < 0 ? svq_fail(failure, "%s", cause) : 0;
+}
+
+static json_t *device_set_backend(const struct svq_command_context *context, json_t *arguments,
+                                  struct svq_failure *failure)
+{
+    const char *id = string_arg(arguments, "id");
+    struct svq_device *device = svq_registry_hold(context->registry, id);
+    uint64_t microseconds = 0;
+    int ret;
+
+    if (!device)
+        return not_found(id, failure);
+    ret = change_backend(context, device, string_arg(arguments, "backend"), &microseconds, failure);
+    svq_registry_release(context->registry, device);
+    if (ret < 0) {
+        svq_fail_where(failure, "Can't change the back-end of %s", id);
+        return NULL;
+    }
+    return json_pack("{s:I}", "pause-microseconds", (json_int_t)microseconds);
+}
+
 static json_t *quit(const struct svq_command_context *context, json_t *arguments,
                     struct svq_failure *failure)
 {
@@ -168,6 +205,8 @@ static const struct svq_arg any_id_args[] = {{"id", SVQ_ARG_STRING, false},
                                              {NULL, SVQ_ARG_STRING, false}};
 static const struct svq_arg set_shadow_args[] = {
     {"id", SVQ_ARG_STRING, true}, {"shadow", SVQ_ARG_STRING, true}, {NULL, SVQ_ARG_STRING, false}};
+static const struct svq_arg set_backend_args[] = {
+    {"id", SVQ_ARG_STRING, true}, {"backend", SVQ_ARG_STRING, true}, {NULL, SVQ_ARG_STRING, false}};
 static const struct svq_arg enable_args[] = {
     {"name", SVQ_ARG_STRING, true}, {"enable", SVQ_ARG_BOOL, true}, {NULL, SVQ_ARG_STRING, false}};
 
@@ -181,6 +220,7 @@ static const struct command commands[] = {
     {"device-add", device_add, NULL},
     {"device-del", device_del, id_args},
     {"device-set-shadow", device_set_shadow, set_shadow_args},
+    {"device-set-backend", device_set_backend, set_backend_args},
     {"x-vhost-enable-shadow-vq", enable_shadow_vq, enable_args},
     {"quit", quit, no_args},
 };

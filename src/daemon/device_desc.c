@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/addresses.h"
 #include "daemon/keyval.h"
 #include "daemon/names.h"
 #include "daemon/number.h"
@@ -14,7 +15,9 @@
 enum key_type {
     KEY_STRING,  /* const char * */
     KEY_WORD,    /* enum, by its list of words */
-    KEY_SECONDS, /* int64_t, nanoseconds */
+    KEY_TIMEOUT, /* int64_t, nanoseconds */
+    KEY_PERIOD,  /* the same, or 0 */
+    KEY_SWITCH,  /* bool */
     KEY_OFFER,   /* uint64_t, feature bits */
 };
 
@@ -41,8 +44,10 @@ static const struct key keys[] = {
     {"dirty-log", KEY_WORD, false, MEMBER(dirty_log), svq_dirty_log_policy_words},
     {"ring", KEY_WORD, false, MEMBER(ring), svq_ring_choice_words},
     {"offer", KEY_OFFER, false, MEMBER(offer), NULL},
-    {"message-timeout", KEY_SECONDS, false, MEMBER(message_timeout), NULL},
-    {"drain-timeout", KEY_SECONDS, false, MEMBER(drain_timeout), NULL},
+    {"message-timeout", KEY_TIMEOUT, false, MEMBER(message_timeout), NULL},
+    {"drain-timeout", KEY_TIMEOUT, false, MEMBER(drain_timeout), NULL},
+    {"reconnect", KEY_PERIOD, false, MEMBER(reconnect), NULL},
+    {"keep-backend", KEY_SWITCH, false, MEMBER(keep_backend), svq_switch_words},
 };
 
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
@@ -74,40 +79,67 @@ static int bad_type(const struct key *key, const char *expected, struct svq_fail
     return svq_fail(failure, "Invalid parameter type for '%s', expected: %s", key->name, expected);
 }
 
+/* Return: the position of the word that `value` holds, or -EINVAL. */
+static int read_word(const struct key *key, const json_t *value, struct svq_failure *failure)
+{
+    int found = svq_word_find(key->words, json_string_value(value));
+    char text[128];
+
+    if (found >= 0)
+        return found;
+    svq_fail(failure, "Parameter '%s' does not accept value '%s'", key->name,
+             json_string_value(value));
+    join_words(key->words, text, sizeof(text));
+    svq_fail_hint(failure, "Use one of %s", text);
+    return -EINVAL;
+}
+
 static int set_word(const struct key *key, const json_t *value, void *member,
                     struct svq_failure *failure)
 {
-    char text[128];
     int found;
 
     if (!json_is_string(value))
         return bad_type(key, "string", failure);
-    found = svq_word_find(key->words, json_string_value(value));
-    if (found < 0) {
-        svq_fail(failure, "Parameter '%s' does not accept value '%s'", key->name,
-                 json_string_value(value));
-        join_words(key->words, text, sizeof(text));
-        svq_fail_hint(failure, "Use one of %s", text);
-        return -EINVAL;
-    }
+    found = read_word(key, value, failure);
+    if (found < 0)
+        return found;
     memcpy(member, &found, sizeof(found));
+    return 0;
+}
+
+/* JSON has a type for it; the words are good there too, as they are on the command line. */
+static int set_switch(const struct key *key, const json_t *value, bool *member,
+                      struct svq_failure *failure)
+{
+    int found = json_is_true(value);
+
+    if (json_is_string(value))
+        found = read_word(key, value, failure);
+    else if (!json_is_boolean(value))
+        return bad_type(key, "boolean", failure);
+    if (found < 0)
+        return found;
+    *member = found;
     return 0;
 }
 
 static int set_seconds(const struct key *key, const json_t *value, enum svq_desc_source source,
                        int64_t *member, struct svq_failure *failure)
 {
+    bool zero = key->type == KEY_PERIOD;
     bool good;
 
     if (source == SVQ_DESC_TEXT) {
-        good = svq_seconds_parse(json_string_value(value), member);
+        good = svq_seconds_parse(json_string_value(value), zero, member);
     } else {
         if (!json_is_number(value))
             return bad_type(key, "number", failure);
-        good = svq_seconds_convert(json_number_value(value), member);
+        good = svq_seconds_convert(json_number_value(value), zero, member);
     }
     if (!good)
-        return svq_fail(failure, "Parameter '%s' expects " SVQ_SECONDS_RANGE, key->name);
+        return svq_fail(failure, "Parameter '%s' expects " SVQ_SECONDS_RANGE "%s", key->name,
+                        zero ? ", or 0" : "");
     return 0;
 }
 
@@ -120,7 +152,10 @@ static int set_key(const struct key *key, const json_t *value, enum svq_desc_sou
     switch (key->type) {
     case KEY_WORD:
         return set_word(key, value, member, failure);
-    case KEY_SECONDS:
+    case KEY_SWITCH:
+        return set_switch(key, value, member, failure);
+    case KEY_TIMEOUT:
+    case KEY_PERIOD:
         return set_seconds(key, value, source, member, failure);
     case KEY_OFFER:
         return svq_ring_features_from_json(key->name, value, member, failure);
@@ -185,6 +220,7 @@ int svq_device_desc_from_json(json_t *object, enum svq_desc_source source,
     struct svq_device_config config = {
         .message_timeout = SVQ_DEFAULT_MESSAGE_TIMEOUT,
         .drain_timeout = SVQ_DEFAULT_DRAIN_TIMEOUT,
+        .reconnect = SVQ_DEFAULT_RECONNECT,
     };
     const char *why = "not a possible device";
     int ret;
@@ -196,6 +232,9 @@ int svq_device_desc_from_json(json_t *object, enum svq_desc_source source,
         return ret;
     if (svq_device_check_config(&config, &why) < 0)
         return svq_fail(failure, "Device '%s': %s", config.id, why);
+    ret = svq_addresses_check(&config, failure);
+    if (ret < 0)
+        return ret;
 
     desc->config = config;
     desc->source = json_incref(object);

@@ -17,8 +17,19 @@ static json_t *event_data(const struct svq_event *event)
     case SVQ_EVENT_QUEUE_ERROR:
         return json_pack("{s:s, s:i, s:s*, s:s}", "id", event->id, "queue", (int)event->queue,
                          "side", event->side, "reason", reason);
-    case SVQ_EVENT_FRONTEND_DISCONNECTED:
     case SVQ_EVENT_BACKEND_DISCONNECTED:
+        return json_pack("{s:s, s:s, s:b}", "id", event->id, "reason", reason, "recovering",
+                         event->recovering);
+    case SVQ_EVENT_BACKEND_RECOVERED:
+        return json_pack("{s:s, s:I, s:I, s:I}", "id", event->id, "microseconds",
+                         (json_int_t)event->microseconds, "attempts", (json_int_t)event->attempts,
+                         "resubmitted", (json_int_t)event->resubmitted);
+    case SVQ_EVENT_BACKEND_CHANGED:
+        return json_pack("{s:s, s:s, s:I}", "id", event->id, "backend",
+                         event->address ? event->address : "unknown", "microseconds",
+                         (json_int_t)event->microseconds);
+    case SVQ_EVENT_FRONTEND_DISCONNECTED:
+    case SVQ_EVENT_BACKEND_REFUSED:
     case SVQ_EVENT_DEVICE_ERROR:
         break;
     }
@@ -38,6 +49,12 @@ static const char *event_name(enum svq_event_type type)
         return "DEVICE_BACKEND_CONNECTED";
     case SVQ_EVENT_BACKEND_DISCONNECTED:
         return "DEVICE_BACKEND_DISCONNECTED";
+    case SVQ_EVENT_BACKEND_REFUSED:
+        return "DEVICE_BACKEND_REFUSED";
+    case SVQ_EVENT_BACKEND_RECOVERED:
+        return "DEVICE_BACKEND_RECOVERED";
+    case SVQ_EVENT_BACKEND_CHANGED:
+        return "DEVICE_BACKEND_CHANGED";
     case SVQ_EVENT_QUEUE_ERROR:
         return "QUEUE_ERROR";
     case SVQ_EVENT_DEVICE_ERROR:

@@ -44,6 +44,20 @@ svq_word_list svq_logging_words = {
     NULL,
 };
 
+svq_word_list svq_link_words = {
+    [SVQ_LINK_NONE] = "none",
+    [SVQ_LINK_UP] = "up",
+    [SVQ_LINK_LOST] = "lost",
+    [SVQ_LINK_REFUSED] = "refused",
+    NULL,
+};
+
+svq_word_list svq_switch_words = {
+    [false] = "off",
+    [true] = "on",
+    NULL,
+};
+
 int svq_word_find(const char *const *words, const char *word)
 {
     int i;

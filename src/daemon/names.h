@@ -14,6 +14,8 @@ extern svq_word_list svq_ring_choice_words;      /* enum svq_ring_choice */
 extern svq_word_list svq_ring_format_words;      /* enum svq_ring_format */
 extern svq_word_list svq_device_mode_words;      /* enum svq_device_mode */
 extern svq_word_list svq_logging_words;          /* enum svq_logging */
+extern svq_word_list svq_link_words;             /* enum svq_link */
+extern svq_word_list svq_switch_words;           /* bool */
 
 /* The position of a word in its list, or -1. */
 int svq_word_find(const char *const *words, const char *word);

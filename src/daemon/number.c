@@ -24,7 +24,7 @@ bool svq_number_parse(const char *text, uint64_t max, uint64_t *out)
     return true;
 }
 
-bool svq_seconds_parse(const char *text, int64_t *nanoseconds)
+bool svq_seconds_parse(const char *text, bool zero, int64_t *nanoseconds)
 {
     size_t whole = strspn(text, "0123456789");
     size_t length = whole;
@@ -40,11 +40,16 @@ bool svq_seconds_parse(const char *text, int64_t *nanoseconds)
     }
     if (text[length] != '\0')
         return false;
-    return svq_seconds_convert(strtod(text, NULL), nanoseconds);
+    return svq_seconds_convert(strtod(text, NULL), zero, nanoseconds);
 }
 
-bool svq_seconds_convert(double seconds, int64_t *nanoseconds)
+bool svq_seconds_convert(double seconds, bool zero, int64_t *nanoseconds)
 {
+    if (zero && seconds == 0) {
+        *nanoseconds = 0;
+        return true;
+    }
+    /* The negation also catches what is not a number. */
     if (!(seconds >= SVQ_SECONDS_MIN && seconds <= SVQ_SECONDS_MAX))
         return false;
     *nanoseconds = (int64_t)(seconds * 1e9 + 0.5);

@@ -9,13 +9,16 @@
 /* Decimal digits, at most `max`. */
 bool svq_number_parse(const char *text, uint64_t max, uint64_t *out);
 
-/* What a timeout may be, in seconds; SVQ_SECONDS_RANGE says so in messages. */
+/* What a time may be, in seconds; SVQ_SECONDS_RANGE says so in messages. */
 #define SVQ_SECONDS_MIN   0.001
 #define SVQ_SECONDS_MAX   86400.0
 #define SVQ_SECONDS_RANGE "seconds between 0.001 and 86400"
 
-/* Seconds with an optional decimal fraction ("5", "0.25"), to nanoseconds. */
-bool svq_seconds_parse(const char *text, int64_t *nanoseconds);
-bool svq_seconds_convert(double seconds, int64_t *nanoseconds);
+/*
+ * Seconds with an optional decimal fraction ("5", "0.25"), to nanoseconds.
+ * @zero: 0 is good as well
+ */
+bool svq_seconds_parse(const char *text, bool zero, int64_t *nanoseconds);
+bool svq_seconds_convert(double seconds, bool zero, int64_t *nanoseconds);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/addresses.h"
 #include "daemon/config.h"
 #include "daemon/number.h"
 
@@ -45,7 +46,11 @@ const char *svq_options_help(void)
            "      id=ID                     its name in logs, svqctl and QMP\n"
            "      frontend=PATH             socket to listen on for the VMM\n"
            "      frontend=connect:PATH     connect to the VMM's socket instead, for ever\n"
+           "      frontend=fd:N|fd:NAME     listen on an inherited socket: that file\n"
+           "                                descriptor, or systemd's of that name\n"
            "      backend=vhost-user:PATH   socket of the back-end\n"
+           "      backend=vhost-user:listen:PATH\n"
+           "                                listen there for the back-end instead\n"
            "      shadow=auto|on|off        auto (default): only while the VMM wants a dirty\n"
            "                                log that the back-end cannot write; on: always;\n"
            "                                off: never\n"
@@ -61,6 +66,11 @@ const char *svq_options_help(void)
            "      message-timeout=SECONDS   for a peer's answer to a message (default 10)\n"
            "      drain-timeout=SECONDS     for a back-end to complete what it took when\n"
            "                                switching (default 5)\n"
+           "      reconnect=SECONDS         longest time between two attempts to reach a back-\n"
+           "                                end that is gone, while the VMM stays connected\n"
+           "                                (default 2); 0: it is disconnected as well\n"
+           "      keep-backend=on|off       on: the back-end stays connected when the VMM\n"
+           "                                leaves (default off)\n"
            "  --qmp PATH              serve QMP on this socket (svqctl connects to it)\n"
            "  --workers N             threads that move shadowed queues (default 1)\n"
            "  --poll-us US            microseconds a worker polls an idle queue before it\n"
@@ -104,15 +114,16 @@ int svq_options_add_device(struct svq_options *options, struct svq_device_desc *
 {
     struct svq_device_desc *grown;
     size_t i;
+    int ret;
 
     for (i = 0; i < options->device_count; i++) {
         const struct svq_device_config *other = &options->devices[i].config;
 
         if (strcmp(other->id, desc->config.id) == 0)
             return svq_fail(failure, "Duplicate ID '%s' for device", desc->config.id);
-        if (strcmp(other->frontend, desc->config.frontend) == 0)
-            return svq_fail(failure, "Devices '%s' and '%s' cannot share the front-end socket '%s'",
-                            other->id, desc->config.id, other->frontend);
+        ret = svq_addresses_compare(other, &desc->config, failure);
+        if (ret < 0)
+            return ret;
     }
     grown = reallocarray(options->devices, options->device_count + 1, sizeof(*grown));
     if (!grown)

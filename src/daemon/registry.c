@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/backend.h"
+#include "daemon/addresses.h"
 #include "event/fiber.h"
 
 /* A fiber in the queue for an entry; lives on that fiber's stack. */
@@ -18,7 +20,6 @@ struct entry {
     struct entry *next;
     struct svq_device *device;
     char *id;
-    char *frontend;
     bool held;
     bool leaving; /* being deleted: not to be found any more, but its names are still taken */
     struct waiter *waiters;
@@ -66,6 +67,19 @@ static struct entry *entry_of(const struct svq_registry *registry, const struct 
     return NULL;
 }
 
+/* How a device compares with others now: a command may have changed its back-end. */
+static int compare(const struct entry *entry, const struct svq_device_config *added,
+                   struct svq_failure *failure)
+{
+    struct svq_device_info info;
+    struct svq_device_config other = {.id = entry->id};
+
+    svq_device_info(entry->device, &info);
+    other.frontend = info.frontend;
+    other.backend = info.backend;
+    return svq_addresses_compare(&other, added, failure) < 0 ? -EEXIST : 0;
+}
+
 static int check_new(const struct svq_registry *registry, const struct svq_device_config *config,
                      struct svq_failure *failure)
 {
@@ -80,11 +94,8 @@ static int check_new(const struct svq_registry *registry, const struct svq_devic
             svq_fail(failure, "Duplicate ID '%s' for device", config->id);
             return -EEXIST;
         }
-        if (strcmp(entry->frontend, config->frontend) == 0) {
-            svq_fail(failure, "Devices '%s' and '%s' cannot share the front-end socket '%s'",
-                     entry->id, config->id, config->frontend);
+        if (compare(entry, config, failure) < 0)
             return -EEXIST;
-        }
     }
     return 0;
 }
@@ -94,8 +105,21 @@ static void free_entry(struct entry *entry)
     if (!entry)
         return;
     free(entry->id);
-    free(entry->frontend);
     free(entry);
+}
+
+/* It may be either of two sockets: the device makes both. */
+static void cannot_start(const struct svq_device_config *config, int error,
+                         struct svq_failure *failure)
+{
+    bool both = svq_backend_listens(config->backend);
+
+    svq_fail(failure, "Can't start device '%s' with front-end '%s'%s%s%s: %s", config->id,
+             config->frontend, both ? " and back-end '" : "", both ? config->backend : "",
+             both ? "'" : "", strerror(-error));
+    if (error == -EADDRINUSE)
+        svq_fail_hint(failure, "Something listens on %s already",
+                      both ? "one of these sockets" : "that socket");
 }
 
 int svq_registry_add(struct svq_registry *registry, const struct svq_device_config *config,
@@ -109,19 +133,14 @@ int svq_registry_add(struct svq_registry *registry, const struct svq_device_conf
     if (ret < 0)
         return ret;
     entry = calloc(1, sizeof(*entry));
-    if (entry) {
+    if (entry)
         entry->id = strdup(config->id);
-        entry->frontend = strdup(config->frontend);
-    }
-    if (!entry || !entry->id || !entry->frontend)
+    if (!entry || !entry->id)
         ret = -ENOMEM;
     else
         ret = svq_device_new(&registry->context, config, &entry->device);
     if (ret < 0) {
-        svq_fail(failure, "Can't start device '%s' with front-end '%s': %s", config->id,
-                 config->frontend, strerror(-ret));
-        if (ret == -EADDRINUSE)
-            svq_fail_hint(failure, "Another process listens on that socket");
+        cannot_start(config, ret, failure);
         free_entry(entry);
         return ret;
     }
@@ -130,6 +149,25 @@ int svq_registry_add(struct svq_registry *registry, const struct svq_device_conf
         tail = &(*tail)->next;
     *tail = entry;
     return 0;
+}
+
+int svq_registry_check_backend(const struct svq_registry *registry, const struct svq_device *device,
+                               const char *address, struct svq_failure *failure)
+{
+    struct svq_device_config config = {.backend = address};
+    struct svq_device_info info;
+    const struct entry *entry;
+    int ret;
+
+    svq_device_info(device, &info);
+    config.id = info.id;
+    config.frontend = info.frontend;
+    ret = svq_addresses_check(&config, failure);
+    for (entry = registry->entries; entry && ret == 0; entry = entry->next) {
+        if (entry->device != device)
+            ret = compare(entry, &config, failure);
+    }
+    return ret;
 }
 
 static void wait_in_queue(struct entry *entry)

@@ -26,6 +26,13 @@ void svq_registry_free(struct svq_registry *registry);
 int svq_registry_add(struct svq_registry *registry, const struct svq_device_config *config,
                      struct svq_failure *failure);
 
+/*
+ * Could this device have its back-end there, as far as the sockets of other devices go?
+ * Return: 0, or -errno with the reason in *failure.
+ */
+int svq_registry_check_backend(const struct svq_registry *registry, const struct svq_device *device,
+                               const char *address, struct svq_failure *failure);
+
 /* Fiber: hold a device, alone. NULL: there is none of that id. */
 struct svq_device *svq_registry_hold(struct svq_registry *registry, const char *id);
 void svq_registry_release(struct svq_registry *registry, struct svq_device *device);

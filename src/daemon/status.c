@@ -37,9 +37,39 @@ static json_t *counters(uint64_t guest, uint64_t backend)
     return json_pack("{s:I, s:I}", "guest", (json_int_t)guest, "backend", (json_int_t)backend);
 }
 
-static json_t *peer(const char *address, bool connected)
+static json_t *frontend_json(const struct svq_device_info *info)
 {
-    return json_pack("{s:s, s:b}", "address", address, "connected", connected);
+    return json_pack("{s:s, s:b}", "address", info->frontend, "connected",
+                     info->frontend_connected);
+}
+
+/* "o*" leaves the member out when there is nothing. */
+static json_t *backend_json(const struct svq_device_info *info)
+{
+    bool away = info->link == SVQ_LINK_LOST || info->link == SVQ_LINK_REFUSED;
+    json_t *attempts = away ? json_integer((json_int_t)info->link_attempts) : NULL;
+    json_t *last = info->outage_ended ? json_integer((json_int_t)info->last_outage_us) : NULL;
+
+    return json_pack("{s:s, s:b, s:s, s:s*, s:o*, s:I, s:o*, s:I}", "address", info->backend,
+                     "connected", info->backend_connected, "link", svq_link_words[info->link],
+                     "reason", away ? info->link_reason : NULL, "attempts", attempts, "outages",
+                     (json_int_t)info->outages, "last-outage-microseconds", last, "resubmitted",
+                     (json_int_t)info->resubmitted);
+}
+
+/* As the key of that name takes it: whole where it can be. */
+static json_t *seconds_json(int64_t nanoseconds)
+{
+    const int64_t second = 1000000000;
+
+    if (nanoseconds % second == 0)
+        return json_integer(nanoseconds / second);
+    return json_real((double)nanoseconds / (double)second);
+}
+
+static json_t *crash_safe(const struct svq_device_info *info)
+{
+    return json_pack("{s:b, s:s*}", "safe", !info->crash_unsafe, "reason", info->crash_unsafe);
 }
 
 /* Where the two ends of a ring are; its wrap counters only where it has them. */
@@ -149,8 +179,8 @@ static json_t *device_json(const struct svq_device *device)
     /* A NULL behind "o" makes json_pack drop everything and return NULL. */
     /* clang-format off */
     return json_pack(
-        "{s:s, s:s, s:b, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o*, s:s*,"
-        " s:o}",
+        "{s:s, s:s, s:b, s:s, s:s, s:s, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I,"
+        " s:o*, s:s*, s:o}",
         "id", info.id,
         "mode", svq_device_mode_words[info.mode],
         "started", info.mode != SVQ_MODE_STOPPED,
@@ -159,9 +189,12 @@ static json_t *device_json(const struct svq_device *device)
         "logging", svq_logging_words[info.logging],
         "ring", svq_ring_choice_words[info.ring],
         "offer", svq_ring_features_json(info.offer),
+        "reconnect", seconds_json(info.reconnect),
+        "keep-backend", info.keep_backend,
         "pass-through", pass_through(&info),
-        "frontend", peer(info.frontend, info.frontend_connected),
-        "backend", peer(info.backend, info.backend_connected),
+        "crash-safe", crash_safe(&info),
+        "frontend", frontend_json(&info),
+        "backend", backend_json(&info),
         "features", feature_words(&info),
         "masked-features", masked_features(info.features_masked),
         "protocol-features", protocol_words(&info),

@@ -15,7 +15,8 @@ struct channel {
     struct svq_device *device;
     struct svq_fiber *fiber;
     int frontend;
-    int backend; /* our end of the pair */
+    int backend; /* our end of the pair; -1: the back-end is gone */
+    int next;    /* the same, to a new back-end; -1: none */
     bool stopping;
     bool ended;
     struct svq_fiber *waiter;
@@ -93,19 +94,37 @@ static int relay_one(struct channel *channel)
     return err;
 }
 
+static void forget(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/*
+ * Without a back-end's end the device goes on: only the requests have nowhere to go. An exchange
+ * with the front-end is finished before another back-end is listened to.
+ */
 static void channel_main(void *arg)
 {
     struct channel *channel = arg;
 
     while (!channel->stopping) {
-        struct pollfd fd = {.fd = channel->backend, .events = POLLIN};
-        int ready = svq_fiber_poll(&fd, 1, SVQ_FOREVER);
+        struct pollfd fd = {.events = POLLIN};
+        int ready;
 
-        if (ready < 0 || (ready && !channel->stopping && relay_one(channel)))
+        if (channel->next >= 0) {
+            forget(&channel->backend);
+            channel->backend = channel->next;
+            channel->next = -1;
+        }
+        fd.fd = channel->backend;
+        ready = svq_fiber_poll(&fd, 1, SVQ_FOREVER);
+        if (ready < 0)
             break;
+        if (ready && !channel->stopping && channel->next < 0 && relay_one(channel))
+            forget(&channel->backend);
     }
-    /* Without a channel the device goes on: only the requests have nowhere to go. */
-    shutdown(channel->backend, SHUT_RDWR);
     channel->ended = true;
     if (channel->waiter)
         svq_fiber_wake(channel->waiter);
@@ -121,61 +140,72 @@ void channel_end(struct svq_device *device)
     channel->waiter = svq_fiber_self();
     if (!channel->ended) {
         /* Both sockets: it may be waiting for either. */
-        shutdown(channel->backend, SHUT_RDWR);
+        if (channel->backend >= 0)
+            shutdown(channel->backend, SHUT_RDWR);
         shutdown(channel->frontend, SHUT_RDWR);
         svq_fiber_wake(channel->fiber);
     }
     while (!channel->ended)
         svq_fiber_poll(NULL, 0, SVQ_FOREVER);
-    close(channel->backend);
+    forget(&channel->backend);
+    forget(&channel->next);
     close(channel->frontend);
     free(channel);
     device->s.channel = NULL;
 }
 
-/* Make the pair and the fiber; takes the front-end's fd when it succeeds. */
-static int channel_new(struct svq_device *device, int frontend, int *theirs)
+/* A fiber for the front-end's socket, which it takes when it succeeds. */
+static int channel_new(struct svq_device *device, int frontend)
 {
     struct channel *channel = calloc(1, sizeof(*channel));
-    int pair[2], err;
+    int err;
 
     if (!channel)
         return -ENOMEM;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
-        err = -errno;
-        free(channel);
-        return err;
-    }
     channel->device = device;
-    channel->backend = pair[0];
     channel->frontend = frontend;
+    channel->backend = channel->next = -1;
     err =
         svq_fiber_spawn(device->context->loop, device->id, channel_main, channel, &channel->fiber);
     if (err) {
-        close(pair[0]);
-        close(pair[1]);
         free(channel);
         return err;
     }
-    *theirs = pair[1];
     device->s.channel = channel;
     return 0;
 }
 
+int channel_introduce(struct svq_device *device)
+{
+    struct channel *channel = device->s.channel;
+    struct svq_vu_message out, reply;
+    int pair[2], err;
+
+    if (!channel ||
+        !(device->link.backend->protocol_acked & SVQ_BIT(SVQ_VU_PROTOCOL_F_BACKEND_REQ)))
+        return 0;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return -errno;
+    forget(&channel->next);
+    channel->next = pair[0];
+    svq_fiber_wake(channel->fiber);
+    svq_message_init(&out, SVQ_VU_SET_BACKEND_REQ_FD);
+    out.fds[0] = pair[1];
+    out.fd_count = 1;
+    err = device->link.backend->ops->forward(device->link.backend, &out, &reply);
+    close(pair[1]);
+    return err;
+}
+
 int channel_set(struct svq_device *device, struct svq_vu_message *msg, struct svq_vu_message *reply)
 {
-    struct svq_vu_message out;
-    int theirs = -1, err;
+    int err;
 
+    (void)reply;
     channel_end(device);
-    err = channel_new(device, msg->fds[0], &theirs);
+    err = channel_new(device, msg->fds[0]);
     if (err)
         return err;
     svq_message_take_fd(msg, 0);
-    svq_message_init(&out, SVQ_VU_SET_BACKEND_REQ_FD);
-    out.fds[0] = theirs;
-    out.fd_count = 1;
-    err = device->backend->ops->forward(device->backend, &out, reply);
-    close(theirs);
-    return device_backend_did(device, err);
+    return link_up(device) ? device_told(device, channel_introduce(device)) : 0;
 }

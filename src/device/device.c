@@ -11,9 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BACKEND_SCHEME "vhost-user:"
-#define BACKEND_RETRY  (50 * SVQ_MSEC)
-
 /* ---- What happened ----------------------------------------------------------------------------
  */
 
@@ -37,13 +34,18 @@ void device_error(struct svq_device *device, const char *format, ...)
 
 int device_backend_did(struct svq_device *device, int result)
 {
-    if (result < 0 && result != -EREMOTEIO && !device->s.over) {
-        device->s.over = result == -ETIMEDOUT ? "back-end does not answer"
-                         : result == -EPROTO  ? "back-end broke the protocol"
-                                              : "back-end is gone";
-        device_error(device, "%s: %s", device->s.over, strerror(-result));
+    const char *why;
+
+    if (result >= 0 || result == -EREMOTEIO)
+        return result;
+    if (link_up(device)) {
+        why = result == -ETIMEDOUT ? "back-end does not answer"
+              : result == -EPROTO  ? "back-end broke the protocol"
+                                   : "back-end is gone";
+        device_error(device, "%s: %s", why, strerror(-result));
+        link_lost(device, why);
     }
-    return result;
+    return -ENOTCONN;
 }
 
 /* ---- Commands ---------------------------------------------------------------------------------
@@ -59,13 +61,13 @@ void device_run_commands(struct svq_device *device)
             command->result = -ENODEV;
         else
             command->result = command->fn(device, command, &command->cause);
+        link_check(device);
         command->done = true;
         svq_fiber_wake(command->waiter);
     }
 }
 
-/* Hand a command to the device's fiber and wait for it. */
-static int run(struct svq_device *device, struct command *command, const char **cause)
+int device_command(struct svq_device *device, struct command *command, const char **cause)
 {
     struct command **last = &device->commands;
 
@@ -85,7 +87,7 @@ int svq_device_enable_shadow(struct svq_device *device, bool enable, const char 
 {
     struct command command = {.fn = shadow_command, .enable = enable};
 
-    return run(device, &command, cause);
+    return device_command(device, &command, cause);
 }
 
 int svq_device_set_policy(struct svq_device *device, enum svq_shadow_policy policy,
@@ -93,7 +95,7 @@ int svq_device_set_policy(struct svq_device *device, enum svq_shadow_policy poli
 {
     struct command command = {.fn = shadow_policy_command, .policy = policy};
 
-    return run(device, &command, cause);
+    return device_command(device, &command, cause);
 }
 
 /* ---- The fiber --------------------------------------------------------------------------------
@@ -103,67 +105,36 @@ int svq_device_set_policy(struct svq_device *device, enum svq_shadow_policy poli
 static int wait_for_frontend(struct svq_device *device)
 {
     while (!device->stopping) {
-        struct pollfd poll;
+        struct pollfd poll[2];
         int64_t deadline;
         int fd;
 
         /* First: what was ordered while a session ended woke us then, not here. */
         device_run_commands(device);
-        fd = svq_frontend_next(device->frontend, &poll, &deadline);
+        link_idle(device);
+        fd = svq_frontend_next(device->frontend, &poll[0], &deadline);
         if (fd >= 0)
             return fd;
-        svq_fiber_poll(&poll, 1, deadline);
+        poll[1] = (struct pollfd){.fd = -1, .events = POLLIN | POLLRDHUP};
+        if (device->link.open)
+            poll[1].fd = device->link.backend->ops->fd(device->link.backend);
+        svq_fiber_poll(poll, 2, deadline);
     }
     return -1;
 }
 
-/* Return: why it cannot be had, or NULL. */
-static const char *open_backend(struct svq_device *device)
-{
-    int64_t deadline = svq_deadline(device->message_timeout);
-    struct svq_backend *backend = device->backend;
-    bool told = false;
-
-    while (!device->stopping) {
-        struct pollfd poll = {.fd = device->s.fd, .events = POLLRDHUP};
-        int64_t retry = svq_deadline(BACKEND_RETRY);
-        int err;
-
-        device_run_commands(device);
-        err = backend->ops->open(backend);
-        if (!err)
-            return NULL;
-        if (err != -ECONNREFUSED && err != -ENOENT && err != -EAGAIN)
-            return "back-end is there but cannot be used";
-        if (!told)
-            svq_warning(device->id, "cannot connect to %s: %s; trying again",
-                        device->backend_address, strerror(-err));
-        told = true;
-        if (svq_now() >= deadline)
-            return "back-end cannot be reached";
-        if (svq_fiber_poll(&poll, 1, retry < deadline ? retry : deadline) > 0)
-            return "front-end left while the back-end was not there";
-    }
-    return "device was removed";
-}
-
 static void serve(struct svq_device *device)
 {
-    const char *why = open_backend(device);
+    const char *why = link_connect(device);
 
     if (why) {
+        device->s.over = why;
         if (!device->stopping)
             device_error(device, "%s (%s)", why, device->backend_address);
         return;
     }
-    svq_info(device->id, "back-end connected, features 0x%llx, protocol features 0x%llx",
-             (unsigned long long)device->backend->features,
-             (unsigned long long)device->backend->protocol_features);
-    device->s.backend_open = true;
-    device_event(device, SVQ_EVENT_BACKEND_CONNECTED, NULL);
     setup_offer(device);
-    why = session_serve(device);
-    device->s.over = why;
+    device->s.over = session_serve(device);
 }
 
 static void device_main(void *arg)
@@ -187,19 +158,16 @@ static void device_main(void *arg)
 
 int svq_device_check_config(const struct svq_device_config *config, const char **why)
 {
-    size_t scheme = strlen(BACKEND_SCHEME);
-
     *why = NULL;
     if (!config->id || !*config->id)
         *why = "a device needs an id";
     else if (!config->frontend)
         *why = "a device needs frontend=PATH or frontend=connect:PATH";
-    else if (!config->backend || strncmp(config->backend, BACKEND_SCHEME, scheme) ||
-             !config->backend[scheme])
-        *why = "a device needs backend=vhost-user:PATH";
     else if (config->message_timeout <= 0 || config->drain_timeout <= 0)
         *why = "timeouts must be more than 0 seconds";
-    else
+    else if (config->reconnect < 0)
+        *why = "reconnect must be 0 seconds or more";
+    else if (!(*why = svq_backend_check(config->backend)))
         *why = setup_check_rings(config->shadow, config->ring, config->offer);
     if (!*why)
         *why = svq_frontend_check(config->frontend);
@@ -209,8 +177,10 @@ int svq_device_check_config(const struct svq_device_config *config, const char *
 static void device_free(struct svq_device *device)
 {
     svq_frontend_free(device->frontend);
-    if (device->backend)
-        device->backend->ops->free(device->backend);
+    if (device->link.backend) {
+        link_close(&device->link);
+        device->link.backend->ops->free(device->link.backend);
+    }
     free(device->id);
     free(device->frontend_address);
     free(device->backend_address);
@@ -229,15 +199,17 @@ static int device_init(struct svq_device *device, const struct svq_device_config
     device->ring = config->ring;
     device->offer = config->offer;
     device->message_timeout = config->message_timeout;
-    device->s.fd = -1;
+    device->reconnect = config->reconnect;
+    device->keep_backend = config->keep_backend;
+    device->s.fd = device->s.log_fd = -1;
     if (!device->id || !device->frontend_address || !device->backend_address)
         return -ENOMEM;
-    err = svq_backend_vhost_user_new(config->backend + strlen(BACKEND_SCHEME), &device->backend);
+    err = svq_backend_new(config->backend, &device->link.backend);
     if (err)
         return err;
-    device->backend->tag = device->id;
-    device->backend->message_timeout = config->message_timeout;
-    device->backend->drain_timeout = config->drain_timeout;
+    device->link.backend->tag = device->id;
+    device->link.backend->message_timeout = config->message_timeout;
+    device->link.backend->drain_timeout = config->drain_timeout;
     return svq_frontend_new(config->frontend, &device->frontend);
 }
 

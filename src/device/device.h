@@ -30,18 +30,22 @@ enum svq_logging { SVQ_LOGGING_OFF, SVQ_LOGGING_SHADOW, SVQ_LOGGING_BACKEND };
 /* What a device is made of; strings are copied by svq_device_new(). */
 struct svq_device_config {
     const char *id;
-    const char *frontend; /* PATH to listen on, or connect:PATH */
-    const char *backend;  /* vhost-user:PATH */
+    const char *frontend; /* PATH to listen on, connect:PATH, or fd:N, a socket that listens */
+    const char *backend;  /* vhost-user:PATH, or vhost-user:listen:PATH */
     enum svq_shadow_policy shadow;
     enum svq_dirty_log_policy dirty_log;
     enum svq_ring_choice ring;
     uint64_t offer;          /* of SVQ_RELAY_FEATURES: offered though the back-end may lack them */
     int64_t message_timeout; /* nanoseconds a peer may take to answer a message */
     int64_t drain_timeout;   /* nanoseconds a back-end may take to complete what it took */
+    int64_t reconnect; /* nanoseconds between two attempts to reach a back-end that is gone, at
+                          most; 0: the front-end goes with it */
+    bool keep_backend; /* connected from one front-end to the next */
 };
 
 #define SVQ_DEFAULT_MESSAGE_TIMEOUT (INT64_C(10) * 1000000000)
 #define SVQ_DEFAULT_DRAIN_TIMEOUT   (INT64_C(5) * 1000000000)
+#define SVQ_DEFAULT_RECONNECT       (INT64_C(2) * 1000000000)
 
 /* Something an operator wants to hear of. Strings live for the duration of the callback. */
 enum svq_event_type {
@@ -49,7 +53,10 @@ enum svq_event_type {
     SVQ_EVENT_FRONTEND_CONNECTED,    /* - */
     SVQ_EVENT_FRONTEND_DISCONNECTED, /* reason */
     SVQ_EVENT_BACKEND_CONNECTED,     /* - */
-    SVQ_EVENT_BACKEND_DISCONNECTED,  /* reason */
+    SVQ_EVENT_BACKEND_DISCONNECTED,  /* reason, recovering */
+    SVQ_EVENT_BACKEND_REFUSED,       /* reason: the one that came back does not fit */
+    SVQ_EVENT_BACKEND_RECOVERED,     /* microseconds, attempts, resubmitted */
+    SVQ_EVENT_BACKEND_CHANGED,       /* address, microseconds */
     SVQ_EVENT_QUEUE_ERROR,           /* queue, side ("guest" or "backend"), reason */
     SVQ_EVENT_DEVICE_ERROR           /* reason */
 };
@@ -59,9 +66,13 @@ struct svq_event {
     const char *id;
     const char *reason;
     const char *side;
+    const char *address;
     unsigned queue;
     bool shadow;
+    bool recovering; /* the front-end stays, and svqd tries to get the back-end back */
     uint64_t microseconds;
+    uint64_t attempts;    /* to reach the back-end */
+    uint64_t resubmitted; /* requests that were in flight and were given to it again */
 };
 
 /* What all devices share. Must outlive them. */
@@ -110,7 +121,30 @@ int svq_device_enable_shadow(struct svq_device *device, bool enable, const char 
 int svq_device_set_policy(struct svq_device *device, enum svq_shadow_policy policy,
                           const char **cause);
 
+/**
+ * svq_device_set_backend() - serve from another back-end, or try to get the present one back now.
+ *
+ * The new one is connected and checked first; then the old one is drained and the new one goes on.
+ * When anything fails before that, the old one goes on. Without a front-end only the address
+ * changes, once the new one has been reached. Fiber.
+ * @address: as in svq_device_config.backend
+ * @microseconds: how long no queue was served
+ * @cause: on failure what was wrong; lives as long as the device
+ *
+ * Return: 0 or -errno.
+ */
+int svq_device_set_backend(struct svq_device *device, const char *address, uint64_t *microseconds,
+                           const char **cause);
+
 /* ---- What status shows -------------------------------------------------------------------- */
+
+/* The connection to the back-end. */
+enum svq_link {
+    SVQ_LINK_NONE, /* none is needed now */
+    SVQ_LINK_UP,
+    SVQ_LINK_LOST,   /* it is gone; queues are paused until it is back */
+    SVQ_LINK_REFUSED /* it came back and does not fit; queues are paused */
+};
 
 struct svq_device_info {
     const char *id;
@@ -125,6 +159,17 @@ struct svq_device_info {
     const char *bound; /* why this session cannot pass through; NULL: it can */
     bool frontend_connected;
     bool backend_connected;
+    enum svq_link link;
+    const char *link_reason; /* why it is lost or refused; NULL otherwise */
+    uint64_t link_attempts;  /* to reach it since then */
+    uint64_t outages;        /* how often it was lost under a front-end */
+    uint64_t last_outage_us; /* from loss to service; valid when one has ended */
+    bool outage_ended;
+    uint64_t resubmitted;     /* requests given to a back-end again, by all outages */
+    const char *crash_unsafe; /* why a crash of the back-end now could lose requests or do some
+                                 twice; NULL: it could not */
+    int64_t reconnect;        /* as configured */
+    bool keep_backend;        /* likewise */
     uint64_t features_backend;
     uint64_t features_offered;
     uint64_t features_acked;

@@ -9,10 +9,13 @@
  */
 #include "device/internal.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 bool dirty_backend_logs(const struct svq_device *device)
 {
-    bool can = device->backend->features & SVQ_BIT(SVQ_F_LOG_ALL) &&
-               svq_backend_has(device->backend, SVQ_VU_PROTOCOL_F_LOG_SHMFD);
+    bool can = device->link.backend->features & SVQ_BIT(SVQ_F_LOG_ALL) &&
+               svq_backend_has(device->link.backend, SVQ_VU_PROTOCOL_F_LOG_SHMFD);
 
     switch (device->dirty_log) {
     case SVQ_DIRTY_LOG_SHADOW:
@@ -46,12 +49,12 @@ static void tell_relays(struct svq_device *device)
 /* Send what LOG_ALL changes for the back-end: features, and each ring's own flag. */
 static int tell_backend(struct svq_device *device)
 {
-    struct svq_backend *backend = device->backend;
+    struct svq_backend *backend = device->link.backend;
     int err = setup_send_features(device);
 
     if (!err)
         err = backend->ops->flush(backend);
-    return device_backend_did(device, err);
+    return device_told(device, err);
 }
 
 /* ---- The gap ------------------------------------------------------------------------------------
@@ -141,6 +144,20 @@ int dirty_set_logging(struct svq_device *device, bool logging)
     return logging ? start_logging(device) : stop_logging(device);
 }
 
+/* For the back-end that comes after this one. */
+static int remember_log(struct svq_device *device, int fd, const struct svq_vu_log *place)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+    if (copy < 0)
+        return -errno;
+    if (device->s.log_fd >= 0)
+        close(device->s.log_fd);
+    device->s.log_fd = copy;
+    device->s.log_place = *place;
+    return 0;
+}
+
 int dirty_set_log_base(struct svq_device *device, struct svq_vu_message *msg,
                        struct svq_vu_message *reply)
 {
@@ -158,13 +175,16 @@ int dirty_set_log_base(struct svq_device *device, struct svq_vu_message *msg,
         reply->payload.log.size = 0;
         return err;
     }
-    if (dirty_backend_logs(device)) {
-        err = device->backend->ops->set_log(device->backend, msg->fds[0], log.size, log.offset);
-        if (device_backend_did(device, err)) {
-            svq_log_unref(mapped);
-            reply->payload.log.size = 0;
-            return err;
-        }
+    err = remember_log(device, msg->fds[0], &log);
+    if (!err && dirty_backend_logs(device) && link_up(device)) {
+        err = device->link.backend->ops->set_log(device->link.backend, msg->fds[0], log.size,
+                                                 log.offset);
+        err = device_told(device, err);
+    }
+    if (err) {
+        svq_log_unref(mapped);
+        reply->payload.log.size = 0;
+        return err;
     }
     device->s.log = mapped;
     tell_relays(device);
@@ -184,4 +204,7 @@ void dirty_end(struct svq_device *device)
 {
     svq_log_unref(device->s.log);
     device->s.log = NULL;
+    if (device->s.log_fd >= 0)
+        close(device->s.log_fd);
+    device->s.log_fd = -1;
 }

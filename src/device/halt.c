@@ -79,7 +79,7 @@ static int packed_drained(struct svq_queue *queue, uint32_t base)
 
     if (index.avail >= queue->num || index.used >= queue->num)
         return -EPROTO;
-    return taken == used || (!used && !queue->device->s.wide_bases);
+    return taken == used || (!used && !queue->device->link.wide_bases);
 }
 
 /*
@@ -133,19 +133,20 @@ static int ask_base(struct svq_queue *queue, uint32_t *base)
 {
     struct svq_device *device = queue->device;
     int call = queue->wire == WIRE_SHADOW ? queue->backend_call : queue->call;
-    int err = device->backend->ops->get_vring_base(device->backend, queue->index, call, base);
+    int err =
+        device->link.backend->ops->get_vring_base(device->link.backend, queue->index, call, base);
 
     if (!err && device_backend_format(device) == SVQ_RING_PACKED && *base >> 16)
-        device->s.wide_bases = true;
+        device->link.wide_bases = true;
     return device_backend_did(device, err);
 }
 
 static void note_lazy(struct svq_device *device)
 {
-    if (!device->lazy_backend)
+    if (!device->link.lazy)
         svq_info(device->id, "back-end answers GET_VRING_BASE before it has completed everything; "
                              "its split rings are run dry first from now on");
-    device->lazy_backend = true;
+    device->link.lazy = true;
 }
 
 /* @base: what the back-end answered; of a direct packed ring, what it answered last */
@@ -196,11 +197,11 @@ static void wait_dry(struct svq_queue *queue, const struct svq_vring *guest)
 
 static void run_dry(struct svq_queue *queue)
 {
-    struct svq_backend *backend = queue->device->backend;
+    struct svq_backend *backend = queue->device->link.backend;
     struct svq_vring guest;
     int silent, err;
 
-    if (!queue->device->lazy_backend || queue_is_packed(queue) ||
+    if (!queue->device->link.lazy || queue_is_packed(queue) ||
         !queue_guest_ring(queue, queue->device->s.map, &guest))
         return;
     silent = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -214,6 +215,28 @@ static void run_dry(struct svq_queue *queue)
         wait_dry(queue, &guest);
 }
 
+static void ask_owes(struct svq_relay *relay, void *arg)
+{
+    *(bool *)arg = svq_relay_owes(relay);
+}
+
+/*
+ * What a back-end was given again after another one's crash may have to be completed by it: it is
+ * not stopped before it has had time for that.
+ */
+static void let_catch_up(struct svq_queue *queue, int64_t deadline)
+{
+    bool owes = true;
+
+    for (unsigned looks = 0; queue->lane && !queue->fault && svq_now() < deadline; looks++) {
+        svq_lane_turn(queue->lane);
+        svq_lane_call(queue->lane, ask_owes, &owes);
+        if (!owes)
+            return;
+        pause_between_looks(looks);
+    }
+}
+
 int wire_halt(struct svq_queue *queue, int64_t deadline)
 {
     uint32_t base;
@@ -225,10 +248,12 @@ int wire_halt(struct svq_queue *queue, int64_t deadline)
         queue->absorbed = true;
         return 0;
     }
-    if (queue->wire == WIRE_SHADOW)
+    if (queue->wire == WIRE_SHADOW) {
+        let_catch_up(queue, deadline);
         wire_hold(queue, true);
-    else
+    } else {
         run_dry(queue);
+    }
     err = ask_base(queue, &base);
     if (err) {
         wire_hold(queue, false);

@@ -15,6 +15,21 @@ static enum svq_logging logging_of(const struct svq_device *device)
     return device->s.log_backend ? SVQ_LOGGING_BACKEND : SVQ_LOGGING_SHADOW;
 }
 
+static enum svq_link link_of(const struct svq_device *device)
+{
+    /* Kept from one front-end to the next. */
+    if (device->outage.state == SVQ_LINK_NONE && device->link.open)
+        return SVQ_LINK_UP;
+    return device->outage.state;
+}
+
+static const char *unsafe(const struct svq_device *device)
+{
+    if (!device->reconnect)
+        return "with reconnect=0 the front-end is disconnected with the back-end";
+    return inflight_unsafe(device);
+}
+
 void svq_device_info(const struct svq_device *device, struct svq_device_info *info)
 {
     const struct session *s = &device->s;
@@ -31,13 +46,23 @@ void svq_device_info(const struct svq_device *device, struct svq_device_info *in
         .offer = device->offer,
         .bound = s->bound ? device->why_bound : NULL,
         .frontend_connected = s->fd >= 0,
-        .backend_connected = s->backend_open,
-        .features_backend = device->backend->features,
+        .backend_connected = device->link.open,
+        .link = link_of(device),
+        .link_reason = device->outage.reason,
+        .link_attempts = device->outage.attempts,
+        .outages = device->outage.count,
+        .last_outage_us = device->outage.last_us,
+        .outage_ended = device->outage.ended,
+        .resubmitted = recover_resubmitted(device),
+        .crash_unsafe = unsafe(device),
+        .reconnect = device->reconnect,
+        .keep_backend = device->keep_backend,
+        .features_backend = device->link.backend->features,
         .features_offered = s->features_offered,
         .features_acked = s->features_acked,
         .features_served = s->features_served,
         .features_masked = setup_masked(device),
-        .protocol_backend = device->backend->protocol_features,
+        .protocol_backend = device->link.backend->protocol_features,
         .protocol_offered = s->protocol_offered,
         .protocol_acked = s->protocol_acked,
         .switches = device->switches,

@@ -12,6 +12,11 @@
  *   wire.c      a ring's connection to the back-end: direct, or through a relay
  *   halt.c      stopping a ring until nothing is in flight
  *   shadow.c    the switch between the two
+ *   link.c      the back-end's connection: made, lost, made again
+ *   introduce.c what a back-end must be told that takes over
+ *   recover.c   rings whose back-end is gone, and how they go on
+ *   replace.c   another back-end, by command
+ *   inflight.c  the in-flight region: the front-end's, and what the back-end gets
  *   dirty.c     the dirty log and who writes it
  *   channel.c   the back-end's requests to the front-end
  *   info.c      what status shows
@@ -20,6 +25,8 @@
 #define SVQ_DEVICE_INTERNAL_H
 
 #include <errno.h>
+
+#include <shadowvq/inflight.h>
 
 #include "backend/backend.h"
 #include "base/log.h"
@@ -62,25 +69,30 @@ struct svq_queue {
     enum wire wire;
     bool handed;   /* the back-end was told to start it */
     uint16_t skew; /* direct, split: available minus used index with nothing in flight */
+    bool stranded; /* in pass-through its back-end left with requests in flight, maybe */
 
     /* While wired through a relay. */
     struct svq_relay *relay;
-    struct svq_lane *lane;       /* NULL until the back-end has accepted the shadow ring */
-    unsigned shadow_num;         /* entries of the shadow ring */
-    struct svq_ring_place place; /* where that is */
-    bool halted;                 /* the back-end has stopped the shadow ring ... */
-    uint32_t halted_at;          /* ... and answered with this base */
-    int backend_kick;            /* ours; kept from the first relay to the end of the session */
-    int backend_call;            /* likewise */
-    const char *fault;           /* who broke the ring and how; cleared when the ring stops */
-    struct svq_relay_stats kept; /* of earlier relays of this session */
+    struct svq_lane *lane;         /* NULL until the back-end has accepted the shadow ring */
+    unsigned shadow_num;           /* entries of the shadow ring */
+    struct svq_ring_place place;   /* where that is ... */
+    struct svq_region_file *rings; /* ... in which memory */
+    bool halted;                   /* the back-end has stopped the shadow ring ... */
+    uint32_t halted_at;            /* ... and answered with this base */
+    int backend_kick;              /* ours; kept from the first relay to the end of the session */
+    int backend_call;              /* likewise */
+    const char *fault;             /* who broke the ring and how; cleared when the ring stops */
+    struct svq_relay_stats kept;   /* of earlier relays of this session */
 };
 
 struct command {
     struct command *next;
-    int (*fn)(struct svq_device *device, const struct command *command, const char **cause);
+    int (*fn)(struct svq_device *device, struct command *command, const char **cause);
     bool enable;
     enum svq_shadow_policy policy;
+    struct svq_backend *backend; /* another one, connected; the command takes it over */
+    const char *address;
+    uint64_t microseconds; /* that it took */
     const char *cause;
     int result;
     bool done;
@@ -92,6 +104,52 @@ enum order { ORDER_NONE, ORDER_SHADOW, ORDER_DIRECT };
 
 struct channel;
 
+/* What is known of a byte of the configuration space. */
+#define CONFIG_READ    0x1u /* the back-end answered it to the front-end */
+#define CONFIG_WRITTEN 0x2u /* the front-end set it */
+
+/* One connection to a back-end, and what belongs to it alone. */
+struct link {
+    struct svq_backend *backend;
+    bool open;
+    bool owner_set;
+    bool wide_bases; /* it answers with packed bases of 32 bits */
+    bool lazy;       /* it was seen to complete after it had stopped */
+    bool has_region; /* it was given an in-flight region */
+
+    struct svq_region_file *rings; /* the shadow rings' memory */
+    uint64_t rings_addr;           /* its guest-physical and its user address */
+    bool rings_offered;            /* the back-end has it */
+};
+
+/* A back-end that is gone under a front-end, and the way back. */
+struct outage {
+    enum svq_link state;
+    bool unchecked; /* lost, and its rings have not been seen to */
+    char reason[192];
+    int64_t since;     /* when it was lost */
+    int64_t tried;     /* when the last attempt was made */
+    int64_t next;      /* when the next one is due */
+    int64_t delay;     /* between attempts; doubles */
+    uint64_t attempts; /* since it was lost */
+    uint64_t resubmitted_before;
+
+    /* Of all outages of this device. */
+    uint64_t count;
+    uint64_t last_us;
+    bool ended; /* last_us is valid */
+};
+
+/* The in-flight region; see inflight.c, which alone looks inside. */
+struct inflight {
+    struct inflight_memory *theirs;  /* the front-end's; NULL: it has none */
+    struct inflight_memory *ours;    /* for the back-end while the front-end has none */
+    struct inflight_memory *scratch; /* for the back-end while it serves shadow rings */
+    struct inflight_memory *given;   /* the one of these that the back-end was told of last */
+    bool ran[MAX_QUEUES];            /* that ring was started while the front-end had this one */
+    bool left[MAX_QUEUES];           /* ours holds what a dead back-end left of that ring */
+};
+
 struct svq_device {
     const struct svq_device_context *context;
     char *id;
@@ -102,11 +160,13 @@ struct svq_device {
     enum svq_ring_choice ring;
     uint64_t offer;
     int64_t message_timeout;
+    int64_t reconnect;
+    bool keep_backend;
 
     struct svq_fiber *fiber;
     struct svq_frontend *frontend;
-    struct svq_backend *backend;
-    bool lazy_backend;        /* it was seen to complete after it had stopped */
+    struct link link;
+    struct outage outage;
     struct command *commands; /* oldest first */
     bool stopping;
     bool ended;
@@ -114,9 +174,7 @@ struct svq_device {
 
     /* One session: from here on all is cleared when the front-end leaves. */
     struct session {
-        int fd; /* the front-end; -1: none */
-        bool backend_open;
-        bool owner_set;
+        int fd;           /* the front-end; -1: none */
         const char *over; /* why the session must end; NULL: it goes on */
 
         uint64_t features_offered;
@@ -126,15 +184,15 @@ struct svq_device {
         bool bound; /* the back-end cannot serve the guest's rings: see why_bound */
         uint64_t protocol_offered;
         uint64_t protocol_acked;
-        uint64_t queue_num; /* as the back-end counts; 0: unknown */
+        uint64_t protocol_served; /* what the back-end was acked */
+        uint64_t queue_num;       /* as the back-end counts; 0: unknown */
 
         struct svq_map *map;
-        struct svq_region_file *rings; /* the shadow rings' memory */
-        uint64_t rings_addr;           /* its guest-physical and its user address */
-        bool rings_offered;            /* the back-end has it */
-        bool wide_bases;               /* it answers with packed bases of 32 bits */
+        struct inflight inflight;
 
         struct svq_log *log;
+        int log_fd; /* of that memory; -1: none */
+        struct svq_vu_log log_place;
         bool logging;     /* the front-end acked VHOST_F_LOG_ALL */
         bool log_backend; /* the back-end writes it */
         bool log_gap;     /* writes escape the log: see dirty.c */
@@ -144,13 +202,21 @@ struct svq_device {
         struct channel *channel;
         struct svq_queue *queues[MAX_QUEUES];
 
-        uint8_t config[SVQ_VU_MAX_CONFIG]; /* what the back-end last answered */
+        uint8_t config[SVQ_VU_MAX_CONFIG];       /* what the back-end last answered, or was told */
+        uint8_t config_known[SVQ_VU_MAX_CONFIG]; /* by byte: CONFIG_READ, CONFIG_WRITTEN */
+        uint64_t max_slots;                      /* as answered; 0: not asked for */
+        bool owned;                              /* SET_OWNER came, or was ours to send */
+        uint64_t mtu;                            /* SET_MTU's; 0: none came */
+        uint64_t status;                         /* SET_STATUS's, likewise */
+        bool by_slots;                           /* memory came by ADD_MEM_REG */
     } s;
 
+    uint64_t resubmitted; /* by rings that have ended */
     uint64_t switches;
     bool last_switch_shadow;
     uint64_t last_switch_us;
     char last_error[192];
+    char why_not[192];   /* of the last command that failed */
     char why_bound[192]; /* outside of the session: operators read it a little later */
 };
 
@@ -166,9 +232,87 @@ void device_run_commands(struct svq_device *device);
 
 /**
  * device_backend_did() - pass on what a back-end call returned; when the back-end can no longer be
- * talked to, the session is over.
+ * talked to, it is lost. Return: 0, -EREMOTEIO (refused), or -ENOTCONN (lost).
  */
 int device_backend_did(struct svq_device *device, int result);
+/**
+ * device_told() - the same for a setter, whose effect is remembered: a back-end that comes back
+ * will be told then, so that its loss is no failure. Return: 0 or -EREMOTEIO.
+ */
+static inline int device_told(struct svq_device *device, int result)
+{
+    result = device_backend_did(device, result);
+    return result == -ENOTCONN && !device->s.over ? 0 : result;
+}
+
+/* Hand a command to the device's fiber and wait for it. */
+int device_command(struct svq_device *device, struct command *command, const char **cause);
+
+/* ---- link.c -----------------------------------------------------------------------------------
+ */
+
+static inline bool link_up(const struct svq_device *device)
+{
+    return device->outage.state == SVQ_LINK_UP;
+}
+
+/* The front-end's first connection to its back-end. Return: NULL, or why it cannot be had. */
+const char *link_connect(struct svq_device *device);
+/* The back-end is gone. Its rings are seen to by link_check(), when what was being done is over. */
+void link_lost(struct svq_device *device, const char *why);
+/* After whatever may have lost the back-end: pause what is recoverable, or end the session. */
+void link_check(struct svq_device *device);
+/* What to wait for, and until when, on the back-end's side. */
+struct pollfd link_poll(const struct svq_device *device, int64_t *deadline);
+/* After waiting for that: has the time come to try again, or is somebody there? */
+bool link_due(const struct svq_device *device, const struct pollfd *fd);
+/* Try to get the back-end back. */
+void link_try(struct svq_device *device);
+/* The same with a connection that has just been made. Return: 0 when the outage is over. */
+int link_take_over(struct svq_device *device);
+/*
+ * A request needs the back-end: wait for one that is gone, until its outage has lasted
+ * message-timeout. Return: is it there?
+ */
+bool link_wait(struct svq_device *device);
+/* The front-end has left: the connection ends, or stays for the next one. Before queues end. */
+void link_leave(struct svq_device *device, const char *why);
+void link_close(struct link *link);
+/* Between front-ends: has a kept connection ended? */
+void link_idle(struct svq_device *device);
+
+/* ---- introduce.c ------------------------------------------------------------------------------
+ */
+
+/**
+ * introduce() - tell a back-end that has just been opened everything that the front-end has told
+ * its predecessor, less the rings; but first see whether it fits.
+ *
+ * Return: 0; -EREMOTEIO when it does not fit, with the reason in `text`; or, as it was lost,
+ * another error.
+ */
+int introduce(struct svq_device *device, char *text, size_t size);
+/* The rings are there: the rest of the device's status. Queued. */
+int introduce_start(struct svq_device *device);
+
+/* ---- recover.c --------------------------------------------------------------------------------
+ */
+
+/* Pause every ring of a back-end that is gone. Return: NULL, or why they could not go on. */
+const char *recover_strand(struct svq_device *device);
+/* Give the rings to a back-end that has been introduced. Return: 0 or -errno. */
+int recover_rings(struct svq_device *device);
+/* All run again: see to what was ordered meanwhile. */
+void recover_finish(struct svq_device *device);
+/* Requests given to a back-end again, by rings that run now and by earlier ones. */
+uint64_t recover_resubmitted(const struct svq_device *device);
+/* Does what the back-end took of this ring, and has not completed, wait for its return? */
+bool recover_pending(const struct svq_queue *queue);
+
+/* ---- replace.c --------------------------------------------------------------------------------
+ */
+
+int replace_command(struct svq_device *device, struct command *command, const char **cause);
 
 /* ---- session.c --------------------------------------------------------------------------------
  */
@@ -189,7 +333,7 @@ typedef int handler_fn(struct svq_device *device, struct svq_vu_message *msg,
 
 handler_fn setup_get_features, setup_set_features, setup_set_owner, setup_reset;
 handler_fn setup_get_protocol_features, setup_set_protocol_features, setup_get_queue_num;
-handler_fn setup_get_config, setup_set_config, setup_set_status;
+handler_fn setup_get_config, setup_set_config, setup_set_status, setup_set_mtu;
 handler_fn memory_set_table, memory_get_max_slots, memory_add_region, memory_remove_region;
 handler_fn dirty_set_log_base, dirty_set_log_fd;
 handler_fn queue_set_num, queue_set_addr, queue_set_base, queue_get_base;
@@ -234,6 +378,10 @@ static inline bool queue_is_packed(const struct svq_queue *queue)
 /* ---- memory.c ---------------------------------------------------------------------------------
  */
 
+/* Tell a new back-end of the present memory, with shadow rings of its own. Queued. */
+int memory_introduce(struct svq_device *device);
+/* Take guest memory away from a back-end without front-end. */
+int memory_withdraw(struct svq_device *device);
 void memory_end(struct svq_device *device);
 
 /* ---- queue.c ----------------------------------------------------------------------------------
@@ -252,6 +400,11 @@ bool queue_guest_ring(const struct svq_queue *queue, const struct svq_map *map,
  * not complete, or the back-end's error.
  */
 int queue_unshadow(struct svq_queue *queue, int64_t deadline, const char *how);
+/*
+ * Bring a ring to rest, if need be by a back-end that must come back first. Return: 0, -ETIMEDOUT,
+ * or -ENOTCONN: there is none, and what is in flight stays so.
+ */
+int queue_rest(struct svq_queue *queue, const char *how);
 /* The ring is no longer started; the shadow, if any, is gone. */
 void queue_stop(struct svq_queue *queue);
 void queue_end(struct svq_queue *queue);
@@ -267,6 +420,11 @@ int wire_shadow(struct svq_queue *queue);
 /* The ring as described starts. Queued; flush, then wire_shadow_go() for a relay. */
 int wire_start(struct svq_queue *queue);
 int wire_shadow_go(struct svq_queue *queue);
+/*
+ * Give the back-end the in-flight region for the rings that are about to start in the device's
+ * mode; none may be with it yet.
+ */
+int wire_region(struct svq_device *device);
 /* Wake both ends of a ring that has just been wired: neither may wait for the other. */
 void wire_wake(struct svq_queue *queue);
 void wire_call_guest(struct svq_queue *queue);
@@ -276,6 +434,8 @@ void wire_note_start(struct svq_queue *queue);
 /* Describe a shadow ring that was halted, from where it stopped. Queued; flush, then wire_start().
  */
 int wire_resume(struct svq_queue *queue);
+/* A relay goes on with another back-end: describe its new ring to that. Likewise. */
+int wire_restart(struct svq_queue *queue);
 /* End a relay; queue->base is where the next device starts. The back-end no longer serves it. */
 void wire_dismantle(struct svq_queue *queue);
 /* Tell a relay what to log. */
@@ -309,9 +469,16 @@ int wire_halt(struct svq_queue *queue, int64_t deadline);
 int shadow_settle(struct svq_device *device, const char *reason, const char **cause);
 /* NULL, or the RFC's cause why this device cannot be shadowed. */
 const char *shadow_obstacle(struct svq_device *device);
-int shadow_command(struct svq_device *device, const struct command *command, const char **cause);
-int shadow_policy_command(struct svq_device *device, const struct command *command,
-                          const char **cause);
+int shadow_command(struct svq_device *device, struct command *command, const char **cause);
+int shadow_policy_command(struct svq_device *device, struct command *command, const char **cause);
+/* Take the rings from the back-end and give them back, in the mode that the device has. */
+int shadow_renew(struct svq_device *device);
+/* Bring all rings to rest, or none: then they go on. */
+int shadow_pause(struct svq_device *device);
+int shadow_wire_all(struct svq_device *device);
+void shadow_wake_all(struct svq_device *device);
+/* The mode that the device should have. */
+bool shadow_wanted(const struct svq_device *device);
 /* Does any ring run? */
 bool shadow_device_started(const struct svq_device *device);
 /* Is any ring with the back-end now? */
@@ -334,9 +501,50 @@ void dirty_ring_stopped(struct svq_device *device);
 void dirty_close_gap(struct svq_device *device);
 void dirty_end(struct svq_device *device);
 
+/* ---- inflight.c -------------------------------------------------------------------------------
+ */
+
+handler_fn inflight_get_fd, inflight_set_fd;
+
+/*
+ * The part of this ring in the region that a relay is to keep: the front-end's, or ours as long as
+ * it holds what a dead back-end left. NULL: there is none, or the ring is larger.
+ */
+void *inflight_part(const struct svq_queue *queue, unsigned *entries);
+/*
+ * Where does a ring start by what is known of requests in flight, whatever SET_VRING_BASE said?
+ * Return: false: nothing is known; SET_VRING_BASE decides.
+ */
+bool inflight_base(const struct svq_queue *queue, const struct svq_vring *guest, uint32_t *base);
+/*
+ * Does the region list requests that the back-end would not do again? They were in flight through a
+ * relay, or in a back-end that knew of the region, and a relay must take them up.
+ */
+bool inflight_needs_relay(const struct svq_queue *queue);
+/* A ring is about to start in that mode: settles queue->base, and what its part says. */
+void inflight_starts(struct svq_queue *queue, bool shadow);
+/*
+ * Give a back-end the region it needs for the rings that are about to start: the front-end's or
+ * our own for the guest's rings, another one for shadow rings. Queued. No ring may be with it.
+ */
+int inflight_tell(struct svq_device *device, struct svq_backend *backend, bool shadow);
+/* Is the region that the back-end has large enough for this ring to start in the present mode? */
+bool inflight_covers(const struct svq_queue *queue);
+/*
+ * A direct ring's back-end is gone: where does the ring go on? Sets queue->base.
+ * Return: NULL, or why nobody can tell (static).
+ */
+const char *inflight_recover(struct svq_queue *queue);
+/* Why the back-end's crash now could lose requests or do some twice (static); NULL: it could not.
+ */
+const char *inflight_unsafe(const struct svq_device *device);
+void inflight_end(struct svq_device *device);
+
 /* ---- channel.c --------------------------------------------------------------------------------
  */
 
+/* Give a new back-end its end of the channel, if the front-end has one. Queued. */
+int channel_introduce(struct svq_device *device);
 void channel_end(struct svq_device *device);
 
 #define for_each_queue(device, i, queue)      \

@@ -55,18 +55,18 @@ static int make_rings(struct svq_device *device)
     bool tables =
         device->ring == SVQ_RING_CHOICE_PACKED || device->offer & SVQ_BIT(SVQ_F_RING_PACKED);
 
-    if (device->s.rings || device->policy == SVQ_SHADOW_OFF)
+    if (device->link.rings || device->policy == SVQ_SHADOW_OFF)
         return 0;
-    return svq_region_file_new(most_rings(device), tables, &device->s.rings);
+    return svq_region_file_new(most_rings(device), tables, &device->link.rings);
 }
 
 static struct svq_region rings_region(const struct svq_device *device)
 {
     return (struct svq_region){
-        .gpa = device->s.rings_addr,
-        .uaddr = device->s.rings_addr,
-        .size = device->s.rings->size,
-        .fd = device->s.rings->fd,
+        .gpa = device->link.rings_addr,
+        .uaddr = device->link.rings_addr,
+        .size = device->link.rings->size,
+        .fd = device->link.rings->fd,
     };
 }
 
@@ -110,24 +110,24 @@ static bool rings_in_use(const struct svq_device *device)
 /* Where the shadow rings are to be beside this map: where they are, if that is possible. */
 static uint64_t choose_place(const struct svq_device *device, const struct svq_map *map)
 {
-    uint64_t size = device->s.rings->size;
+    uint64_t size = device->link.rings->size;
 
-    if (device->s.rings_offered && !collides(map, device->s.rings_addr, size))
-        return device->s.rings_addr;
+    if (device->link.rings_offered && !collides(map, device->link.rings_addr, size))
+        return device->link.rings_addr;
     return place_rings(map, size);
 }
 
-/* The whole table, the shadow rings last, if they fit. */
+/* The whole table, the shadow rings last, if they fit. Queued. */
 static int send_table(struct svq_device *device, const struct svq_map *map)
 {
     struct svq_region table[MAX_REGIONS + 1];
-    unsigned limit = svq_backend_has(device->backend, SVQ_VU_PROTOCOL_F_CONFIGURE_MEM_SLOTS)
+    unsigned limit = svq_backend_has(device->link.backend, SVQ_VU_PROTOCOL_F_CONFIGURE_MEM_SLOTS)
                          ? MAX_REGIONS
                          : DEFAULT_SLOTS;
     unsigned count = copy_table(map, table, false);
     uint64_t addr = 0;
 
-    if (device->s.rings) {
+    if (device->link.rings) {
         if (count + 1 > limit)
             count = copy_table(map, table, true);
         if (count + 1 <= limit)
@@ -138,17 +138,16 @@ static int send_table(struct svq_device *device, const struct svq_map *map)
                         "room for shadow rings",
                         limit);
     }
-    if (rings_in_use(device) && addr != device->s.rings_addr) {
+    if (device->link.rings_offered && rings_in_use(device) && addr != device->link.rings_addr) {
         svq_error(device->id, "refused a memory table that takes the place of the shadow rings");
         return -EBUSY;
     }
-    device->s.rings_offered = addr;
+    device->link.rings_offered = addr;
     if (addr) {
-        device->s.rings_addr = addr;
+        device->link.rings_addr = addr;
         table[count++] = rings_region(device);
     }
-    return device_backend_did(device,
-                              device->backend->ops->set_mem_table(device->backend, table, count));
+    return device->link.backend->ops->set_mem_table(device->link.backend, table, count);
 }
 
 /* Take a new map into use; relays stop using the old one before it goes. */
@@ -191,6 +190,15 @@ static int new_map(struct svq_device *device, const struct svq_region *regions, 
 /* ---- Requests -----------------------------------------------------------------------------------
  */
 
+/* What was queued takes effect; or it is remembered, for a back-end that is gone. */
+static int tell(struct svq_device *device, int err)
+{
+    if (!err)
+        err = device->link.backend->ops->flush(device->link.backend);
+    /* -EBUSY, -EINVAL: our own refusals. */
+    return err == -EBUSY || err == -EINVAL ? err : device_told(device, err);
+}
+
 int memory_set_table(struct svq_device *device, struct svq_vu_message *msg,
                      struct svq_vu_message *reply)
 {
@@ -205,11 +213,11 @@ int memory_set_table(struct svq_device *device, struct svq_vu_message *msg,
     err = new_map(device, regions, wire->count, &map);
     if (err)
         return err;
-    err = make_rings(device);
-    if (!err) {
-        err = send_table(device, map);
+    device->s.by_slots = false;
+    if (link_up(device)) {
+        err = make_rings(device);
         if (!err)
-            err = device_backend_did(device, device->backend->ops->flush(device->backend));
+            err = tell(device, send_table(device, map));
     }
     if (err)
         svq_map_unref(map);
@@ -221,16 +229,18 @@ int memory_set_table(struct svq_device *device, struct svq_vu_message *msg,
 int memory_get_max_slots(struct svq_device *device, struct svq_vu_message *msg,
                          struct svq_vu_message *reply)
 {
-    uint64_t slots = 0;
-    int err = device->backend->ops->get_max_mem_slots(device->backend, &slots);
+    uint64_t *slots = &device->s.max_slots;
+    int err = 0;
 
     (void)msg;
+    if (link_up(device))
+        err = device->link.backend->ops->get_max_mem_slots(device->link.backend, slots);
     /* One is ours; and no more than a map of ours holds. */
-    if (slots > MAX_REGIONS)
-        slots = MAX_REGIONS;
-    reply->payload.u64 = slots ? slots - 1 : 0;
+    if (*slots > MAX_REGIONS)
+        *slots = MAX_REGIONS;
+    reply->payload.u64 = *slots ? *slots - 1 : 0;
     reply->header.size = sizeof(uint64_t);
-    return device_backend_did(device, err);
+    return device_told(device, err);
 }
 
 /* The regions of the present map, with their (own) fds. */
@@ -249,18 +259,18 @@ static int offer_rings(struct svq_device *device, const struct svq_map *map)
     struct svq_region region;
     int err;
 
-    if (device->s.rings_offered)
-        return collides(map, device->s.rings_addr, device->s.rings->size) ? -EINVAL : 0;
+    if (device->link.rings_offered)
+        return collides(map, device->link.rings_addr, device->link.rings->size) ? -EINVAL : 0;
     err = make_rings(device);
-    if (err || !device->s.rings)
+    if (err || !device->link.rings)
         return err;
-    device->s.rings_addr = place_rings(map, device->s.rings->size);
-    if (!device->s.rings_addr)
+    device->link.rings_addr = place_rings(map, device->link.rings->size);
+    if (!device->link.rings_addr)
         return 0;
     region = rings_region(device);
-    err = device->backend->ops->add_region(device->backend, &region);
-    device->s.rings_offered = !err;
-    return device_backend_did(device, err);
+    err = device->link.backend->ops->add_region(device->link.backend, &region);
+    device->link.rings_offered = !err;
+    return err;
 }
 
 int memory_add_region(struct svq_device *device, struct svq_vu_message *msg,
@@ -279,12 +289,12 @@ int memory_add_region(struct svq_device *device, struct svq_vu_message *msg,
     err = new_map(device, regions, count + 1, &map);
     if (err)
         return err;
-    err = offer_rings(device, map);
-    if (!err) {
-        err = device->backend->ops->add_region(device->backend, &region);
+    device->s.by_slots = true;
+    if (link_up(device)) {
+        err = offer_rings(device, map);
         if (!err)
-            err = device->backend->ops->flush(device->backend);
-        device_backend_did(device, err);
+            err = device->link.backend->ops->add_region(device->link.backend, &region);
+        err = tell(device, err);
     }
     if (err)
         svq_map_unref(map);
@@ -314,10 +324,9 @@ int memory_remove_region(struct svq_device *device, struct svq_vu_message *msg,
     err = new_map(device, regions, count - 1, &map);
     if (err)
         return err;
-    err = device->backend->ops->remove_region(device->backend, &region);
-    if (!err)
-        err = device->backend->ops->flush(device->backend);
-    if (device_backend_did(device, err)) {
+    if (link_up(device))
+        err = tell(device, device->link.backend->ops->remove_region(device->link.backend, &region));
+    if (err) {
         svq_map_unref(map);
         return err;
     }
@@ -326,10 +335,40 @@ int memory_remove_region(struct svq_device *device, struct svq_vu_message *msg,
     return 0;
 }
 
+/* ---- Other back-ends, other front-ends ----------------------------------------------------------
+ */
+
+int memory_introduce(struct svq_device *device)
+{
+    const struct svq_backend_ops *ops = device->link.backend->ops;
+    const struct svq_map *map = device->s.map;
+    int err = make_rings(device);
+
+    if (err)
+        return err;
+    if (!device->s.by_slots)
+        return send_table(device, map);
+    err = offer_rings(device, map);
+    for (size_t i = 0; i < svq_map_count(map) && !err; i++)
+        err = ops->add_region(device->link.backend, svq_map_region(map, i));
+    return err;
+}
+
+int memory_withdraw(struct svq_device *device)
+{
+    const struct svq_backend_ops *ops = device->link.backend->ops;
+    struct svq_region rings;
+    int err;
+
+    if (!device->link.rings_offered)
+        return -ENOTSUP; /* a table of no regions is more than most back-ends understand */
+    rings = rings_region(device);
+    err = ops->set_mem_table(device->link.backend, &rings, 1);
+    return err ? err : ops->flush(device->link.backend);
+}
+
 void memory_end(struct svq_device *device)
 {
     svq_map_unref(device->s.map);
-    svq_region_file_free(device->s.rings);
     device->s.map = NULL;
-    device->s.rings = NULL;
 }

@@ -33,7 +33,7 @@ struct svq_queue *queue_get(struct svq_device *device, uint32_t index)
 
 static struct svq_backend *backend_of(const struct svq_queue *queue)
 {
-    return queue->device->backend;
+    return queue->device->link.backend;
 }
 
 static int flushed(struct svq_queue *queue, int err)
@@ -41,6 +41,14 @@ static int flushed(struct svq_queue *queue, int err)
     if (!err)
         err = backend_of(queue)->ops->flush(backend_of(queue));
     return device_backend_did(queue->device, err);
+}
+
+/* Likewise of a setting, which is remembered: the back-end's loss is no failure. */
+static int told(struct svq_queue *queue, int err)
+{
+    if (!err)
+        err = backend_of(queue)->ops->flush(backend_of(queue));
+    return device_told(queue->device, err);
 }
 
 /* Without protocol features a ring is enabled from its start ("Ring states"). */
@@ -82,18 +90,30 @@ static void forget_fd(int *fd)
 /* Should the back-end hear of this ring's settings as they come? */
 static bool direct(const struct svq_queue *queue)
 {
-    return !queue->device->s.shadow;
+    return !queue->device->s.shadow && link_up(queue->device);
 }
 
 /* ---- Starting and stopping ----------------------------------------------------------------------
  */
 
+/* Before a ring starts: the in-flight region, unless the back-end has one that will do. */
+static int prepare_region(struct svq_queue *queue)
+{
+    struct svq_device *device = queue->device;
+
+    if (!shadow_device_wired(device))
+        return wire_region(device);
+    return device->s.shadow || inflight_covers(queue) ? 0 : shadow_renew(device);
+}
+
 /* Connect a ring in the device's mode. */
 static int connect_ring(struct svq_queue *queue)
 {
     bool shadow = queue->device->s.shadow;
-    int err = shadow ? wire_shadow(queue) : wire_direct(queue);
+    int err = prepare_region(queue);
 
+    if (!err)
+        err = shadow ? wire_shadow(queue) : wire_direct(queue);
     if (!err)
         err = flushed(queue, 0);
     if (!err)
@@ -104,18 +124,22 @@ static int connect_ring(struct svq_queue *queue)
         wire_wake(queue);
     else if (queue->relay)
         wire_dismantle(queue);
-    return err;
+    return device_told(queue->device, err);
 }
 
 static int queue_start(struct svq_queue *queue)
 {
-    return queue_runs(queue) && queue->wire == WIRE_NONE ? connect_ring(queue) : 0;
+    if (!queue_runs(queue) || queue->wire != WIRE_NONE || !link_up(queue->device))
+        return 0; /* now, or not yet */
+    return connect_ring(queue);
 }
 
 int queue_unshadow(struct svq_queue *queue, int64_t deadline, const char *how)
 {
     int err = queue->halted ? 0 : wire_halt(queue, deadline);
 
+    if (err && !link_up(queue->device))
+        return err;
     if (err == -ETIMEDOUT && !queue->device->s.over)
         device_error(queue->device,
                      "queue %u %s although the back-end has not completed everything", queue->index,
@@ -124,11 +148,33 @@ int queue_unshadow(struct svq_queue *queue, int64_t deadline, const char *how)
     return err;
 }
 
+int queue_rest(struct svq_queue *queue, const char *how)
+{
+    struct svq_device *device = queue->device;
+    int err;
+
+    do {
+        if (recover_pending(queue) && !link_wait(device))
+            return -ENOTCONN;
+        err = 0;
+        if (!link_up(device))
+            return queue->relay ? -ENOTCONN : 0;
+        if (queue->wire == WIRE_SHADOW)
+            err = queue_unshadow(queue, svq_deadline(backend_of(queue)->drain_timeout), how);
+        else if (queue->wire == WIRE_DIRECT)
+            err = wire_halt(queue, svq_deadline(backend_of(queue)->drain_timeout));
+        link_check(device);
+    } while (err && !link_up(device) && !device->s.over);
+    return err;
+}
+
 void queue_stop(struct svq_queue *queue)
 {
     if (queue->relay)
         wire_dismantle(queue);
     queue->wire = WIRE_NONE;
+    queue->handed = false;
+    queue->stranded = false;
     queue->started = false;
     queue->has_kick = false;
     queue->fault = NULL;
@@ -166,8 +212,7 @@ int queue_set_num(struct svq_device *device, struct svq_vu_message *msg,
     queue->absorbed |= !direct(queue);
     if (!direct(queue))
         return 0;
-    return flushed(queue,
-                   backend_of(queue)->ops->set_vring_num(backend_of(queue), queue->index, num));
+    return told(queue, backend_of(queue)->ops->set_vring_num(backend_of(queue), queue->index, num));
 }
 
 /* The same place, possibly with another opinion about the log? */
@@ -197,7 +242,7 @@ int queue_set_addr(struct svq_device *device, struct svq_vu_message *msg,
         return 0;
     if (!(device->s.logging && device->s.log_backend))
         addr.flags &= ~SVQ_VU_VRING_F_LOG;
-    return flushed(queue, backend_of(queue)->ops->set_vring_addr(backend_of(queue), &addr));
+    return told(queue, backend_of(queue)->ops->set_vring_addr(backend_of(queue), &addr));
 }
 
 int queue_set_base(struct svq_device *device, struct svq_vu_message *msg,
@@ -217,8 +262,23 @@ int queue_set_base(struct svq_device *device, struct svq_vu_message *msg,
     queue->absorbed |= !direct(queue);
     if (!direct(queue))
         return 0;
-    return flushed(queue, backend_of(queue)->ops->set_vring_base(backend_of(queue), queue->index,
-                                                                 queue->base));
+    return told(queue, backend_of(queue)->ops->set_vring_base(backend_of(queue), queue->index,
+                                                              queue->base));
+}
+
+/*
+ * The ring stops although its back-end is away. The front-end has the index from which on nothing
+ * is complete, and the in-flight region if it asked for one.
+ */
+static int leave_in_flight(struct svq_queue *queue)
+{
+    if (recover_pending(queue))
+        device_error(queue->device,
+                     "queue %u stopped while the back-end is away: what was in flight is left to "
+                     "the ring's next device",
+                     queue->index);
+    wire_dismantle(queue);
+    return 0;
 }
 
 /* GET_VRING_BASE stops a ring: nothing of it is in flight or unlogged when the answer goes out. */
@@ -234,14 +294,17 @@ int queue_get_base(struct svq_device *device, struct svq_vu_message *msg,
         reply->payload.state.num = 0;
         return -EINVAL;
     }
-    if (queue->wire == WIRE_SHADOW) {
-        err = queue_unshadow(queue, svq_deadline(device->backend->drain_timeout), "stopped");
-    } else if (queue->wire == WIRE_DIRECT) {
-        err = wire_halt(queue, svq_deadline(device->backend->drain_timeout));
-        dirty_ring_stopped(device);
+    if (queue->wire != WIRE_NONE || recover_pending(queue)) {
+        bool was_direct = queue->wire == WIRE_DIRECT;
+
+        err = queue_rest(queue, "stopped");
+        if (was_direct)
+            dirty_ring_stopped(device);
         /* The front-end goes on from here as it would with the back-end alone. */
-        queue->absorbed = false;
-    } else if (!queue->absorbed && !device->s.bound) {
+        queue->absorbed &= !was_direct || !link_up(device);
+        if (err == -ENOTCONN && !device->s.over)
+            err = leave_in_flight(queue);
+    } else if (!queue->absorbed && !device->s.bound && link_up(device)) {
         err = backend_of(queue)->ops->get_vring_base(backend_of(queue), queue->index, queue->call,
                                                      &queue->base);
         queue->has_base |= !err;
@@ -269,8 +332,8 @@ static struct svq_queue *take_vring_fd(struct svq_device *device, struct svq_vu_
 
 static int tell_fd(struct svq_queue *queue, uint32_t request, int fd)
 {
-    return flushed(
-        queue, backend_of(queue)->ops->set_vring_fd(backend_of(queue), request, queue->index, fd));
+    return told(queue,
+                backend_of(queue)->ops->set_vring_fd(backend_of(queue), request, queue->index, fd));
 }
 
 /*
@@ -281,7 +344,7 @@ static int rewire(struct svq_queue *queue)
 {
     int err = wire_halt(queue, svq_deadline(backend_of(queue)->drain_timeout));
 
-    return err && err != -ETIMEDOUT ? err : connect_ring(queue);
+    return err && err != -ETIMEDOUT ? device_told(queue->device, err) : connect_ring(queue);
 }
 
 /* Features may have come after a ring's settings: do these make a ring of the guest's format? */
@@ -293,6 +356,16 @@ static bool startable(const struct svq_queue *queue)
         !aligned(format, queue->addr.desc, queue->addr.avail, queue->addr.used))
         return false;
     return !queue->has_base || svq_vring_base_valid(format, queue->num, queue->base);
+}
+
+/* Does the in-flight region know better where the ring starts than what the back-end was told? */
+static bool starts_elsewhere(const struct svq_queue *queue)
+{
+    struct svq_vring guest;
+    uint32_t base;
+
+    return queue_guest_ring(queue, queue->device->s.map, &guest) &&
+           inflight_base(queue, &guest, &base) && base != queue->base;
 }
 
 int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
@@ -321,6 +394,8 @@ int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
         return err;
     if (!queue->started) {
         queue->started = true;
+        if (inflight_needs_relay(queue))
+            device->s.order = ORDER_SHADOW;
         /* The first ring to start decides the device's mode. */
         err = shadow_settle(device, "policy", &(const char *){NULL});
         if (err && !device->s.log_gap)
@@ -328,7 +403,10 @@ int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
     }
     if (queue->wire == WIRE_DIRECT)
         return rewire(queue);
-    if (direct(queue) && !queue->absorbed) {
+    if (direct(queue) && !queue->absorbed && !starts_elsewhere(queue)) {
+        err = device_told(device, prepare_region(queue));
+        if (err || !link_up(device))
+            return err;
         queue->wire = WIRE_DIRECT;
         queue->handed = true;
         wire_note_start(queue);
@@ -381,12 +459,11 @@ int queue_set_err(struct svq_device *device, struct svq_vu_message *msg,
 
 /*
  * Disabling a shadowed ring drains it before the ack: Cloud Hypervisor pauses a VM this way and
- * expects nothing in flight afterwards.
+ * expects nothing in flight afterwards. Without a back-end nothing moves either.
  */
 static int park(struct svq_queue *queue)
 {
-    int64_t deadline = svq_deadline(backend_of(queue)->drain_timeout);
-    int err = queue_unshadow(queue, deadline, "disabled");
+    int err = queue_rest(queue, "disabled");
 
     return queue->device->s.over ? err : 0;
 }
@@ -402,17 +479,17 @@ int queue_set_enable(struct svq_device *device, struct svq_vu_message *msg,
     if (!queue || msg->payload.state.num > 1)
         return -EINVAL;
     queue->enabled = enable;
-    if (queue->wire == WIRE_SHADOW && !enable)
+    if (!enable && (queue->wire == WIRE_SHADOW || recover_pending(queue)))
         err = park(queue);
     if (err)
         return err;
     /* Wiring a shadow ring, or a direct one from scratch, enables it as well. */
     if (enable && queue->wire == WIRE_NONE && queue_runs(queue))
         return queue_start(queue);
-    if (!(device->backend->features & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES)))
+    if (!link_up(device) || !(device->link.backend->features & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES)))
         return 0;
-    err = flushed(
-        queue, backend_of(queue)->ops->set_vring_enable(backend_of(queue), queue->index, enable));
+    err = told(queue,
+               backend_of(queue)->ops->set_vring_enable(backend_of(queue), queue->index, enable));
     if (!enable)
         dirty_ring_stopped(device);
     return err;
@@ -428,5 +505,6 @@ int queue_set_endian(struct svq_device *device, struct svq_vu_message *msg,
     if (msg->payload.state.num && device->s.shadow)
         return -EOPNOTSUPP;
     queue->big_endian = msg->payload.state.num;
-    return device_backend_did(device, device->backend->ops->forward(device->backend, msg, reply));
+    return device_backend_did(device,
+                              device->link.backend->ops->forward(device->link.backend, msg, reply));
 }

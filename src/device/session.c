@@ -37,11 +37,14 @@ static handler_fn *const handlers[SVQ_VU_REQUEST_MAX] = {
     [SVQ_VU_SET_VRING_ENDIAN] = queue_set_endian,
     [SVQ_VU_GET_CONFIG] = setup_get_config,
     [SVQ_VU_SET_CONFIG] = setup_set_config,
+    [SVQ_VU_GET_INFLIGHT_FD] = inflight_get_fd,
+    [SVQ_VU_SET_INFLIGHT_FD] = inflight_set_fd,
     [SVQ_VU_RESET_DEVICE] = setup_reset,
     [SVQ_VU_GET_MAX_MEM_SLOTS] = memory_get_max_slots,
     [SVQ_VU_ADD_MEM_REG] = memory_add_region,
     [SVQ_VU_REM_MEM_REG] = memory_remove_region,
     [SVQ_VU_SET_STATUS] = setup_set_status,
+    [SVQ_VU_NET_SET_MTU] = setup_set_mtu,
 };
 
 /* ---- Answers ----------------------------------------------------------------------------------
@@ -99,13 +102,16 @@ static void refuse_typed(struct svq_vu_message *reply)
 
 /*
  * Not a request of a feature that svqd does not offer, nor of one that the back-end was not acked:
- * rust-vmm back-ends close the connection over such a request.
+ * rust-vmm back-ends close the connection over such a request. But the in-flight region is svqd's.
  */
 static bool served(const struct svq_device *device, const struct svq_vu_rule *rule)
 {
     if (rule->policy == SVQ_VU_POLICY_REFUSE)
         return false;
-    return rule->feature < 0 || device->backend->protocol_acked & SVQ_BIT((unsigned)rule->feature);
+    if (rule->feature == SVQ_VU_PROTOCOL_F_INFLIGHT_SHMFD)
+        return device->s.protocol_acked & SVQ_BIT(SVQ_VU_PROTOCOL_F_INFLIGHT_SHMFD);
+    return rule->feature < 0 ||
+           device->link.backend->protocol_acked & SVQ_BIT((unsigned)rule->feature);
 }
 
 static int handle(struct svq_device *device, const struct svq_vu_rule *rule,
@@ -120,7 +126,7 @@ static int handle(struct svq_device *device, const struct svq_vu_rule *rule,
     }
     if (handlers[request])
         return handlers[request](device, msg, reply);
-    err = device->backend->ops->forward(device->backend, msg, reply);
+    err = device->link.backend->ops->forward(device->link.backend, msg, reply);
     return device_backend_did(device, err);
 }
 
@@ -167,6 +173,7 @@ static void dispatch(struct svq_device *device, struct svq_vu_message *msg)
     }
     svq_message_init(&reply, msg->header.request);
     err = handle(device, rule, msg, &reply);
+    link_check(device);
     answer(device, rule, msg, &reply, err);
     svq_message_close_fds(&reply);
 }
@@ -194,22 +201,20 @@ static void receive(struct svq_device *device)
 static void backend_spoke(struct svq_device *device)
 {
     char byte;
-    ssize_t got =
-        recv(device->backend->ops->fd(device->backend), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    ssize_t got = recv(device->link.backend->ops->fd(device->link.backend), &byte, 1,
+                       MSG_PEEK | MSG_DONTWAIT);
 
     if (got > 0)
         device_backend_did(device, -EPROTO);
     else
-        device->s.over = "back-end closed the connection";
+        link_lost(device, "back-end closed the connection");
 }
 
 const char *session_serve(struct svq_device *device)
 {
     while (!device->s.over) {
-        struct pollfd fds[] = {
-            {.fd = device->s.fd, .events = POLLIN},
-            {.fd = device->backend->ops->fd(device->backend), .events = POLLIN | POLLRDHUP},
-        };
+        struct pollfd fds[] = {{.fd = device->s.fd, .events = POLLIN}, {.fd = -1}};
+        int64_t deadline;
         int ready;
 
         device_run_commands(device);
@@ -217,20 +222,24 @@ const char *session_serve(struct svq_device *device)
             return "device was removed";
         if (device->s.over)
             break;
-        ready = svq_fiber_poll(fds, 2, SVQ_FOREVER);
-        if (ready < 0)
+        fds[1] = link_poll(device, &deadline);
+        ready = svq_fiber_poll(fds, 2, deadline);
+        if (ready < 0 && ready != -ETIMEDOUT)
             return "out of resources";
-        if (ready && fds[0].revents)
+        if (fds[0].revents)
             receive(device);
-        else if (ready)
+        else if (link_up(device) && fds[1].revents)
             backend_spoke(device);
+        else if (link_due(device, &fds[1]))
+            link_try(device);
+        link_check(device);
     }
     return device->s.over;
 }
 
 void session_begin(struct svq_device *device, int fd)
 {
-    device->s = (struct session){.fd = fd};
+    device->s = (struct session){.fd = fd, .log_fd = -1};
     svq_info(device->id, "front-end connected");
     device_event(device, SVQ_EVENT_FRONTEND_CONNECTED, NULL);
 }
@@ -240,16 +249,15 @@ void session_end(struct svq_device *device)
     const char *why = device->s.over ? device->s.over : "back-end cannot be reached";
 
     /* First nobody moves descriptors any more, then the peers go, then memory. */
+    link_leave(device, why);
     for_each_queue(device, i, queue)
         queue_end(queue);
     channel_end(device);
-    device->backend->ops->close(device->backend);
     close(device->s.fd);
     dirty_end(device);
+    inflight_end(device);
     memory_end(device);
     svq_info(device->id, "front-end disconnected: %s", why);
-    if (device->s.backend_open)
-        device_event(device, SVQ_EVENT_BACKEND_DISCONNECTED, why);
     device_event(device, SVQ_EVENT_FRONTEND_DISCONNECTED, why);
-    device->s = (struct session){.fd = -1};
+    device->s = (struct session){.fd = -1, .log_fd = -1};
 }

@@ -42,7 +42,7 @@
      P(CONFIGURE_MEM_SLOTS) | P(STATUS) | P(SHARED_OBJECT) | P(DEVICE_STATE) | P(SHMEM))
 
 /* What svqd itself uses of a back-end; crosvm reads configuration without having acked CONFIG. */
-#define PROTOCOL_OWN (P(REPLY_ACK) | P(MQ) | P(CONFIG))
+#define PROTOCOL_OWN (P(REPLY_ACK) | P(MQ) | P(CONFIG) | P(INFLIGHT_SHMFD))
 
 /* ---- The offer ----------------------------------------------------------------------------------
  */
@@ -69,7 +69,7 @@ static bool may_be_bound(const struct svq_device *device)
 
 static uint64_t offered_features(const struct svq_device *device)
 {
-    uint64_t theirs = device->backend->features;
+    uint64_t theirs = device->link.backend->features;
     uint64_t features = theirs & (~RING_BITS | RELAYED);
 
     if (device->ring == SVQ_RING_CHOICE_SPLIT)
@@ -86,14 +86,14 @@ static uint64_t offered_features(const struct svq_device *device)
 
 static uint64_t offered_protocol(const struct svq_device *device)
 {
-    uint64_t theirs = device->backend->protocol_features;
+    uint64_t theirs = device->link.backend->protocol_features;
     uint64_t protocol = theirs & PROTOCOL_SERVED & ~P(LOG_SHMFD);
 
     if (device->policy == SVQ_SHADOW_OFF)
         protocol |= theirs & P(HOST_NOTIFIER);
     if (dirty_possible(device))
         protocol |= P(LOG_SHMFD);
-    return protocol | P(REPLY_ACK);
+    return protocol | P(REPLY_ACK) | P(INFLIGHT_SHMFD);
 }
 
 void setup_offer(struct svq_device *device)
@@ -104,7 +104,7 @@ void setup_offer(struct svq_device *device)
     s->protocol_offered = offered_protocol(device);
     s->shadow = device->policy == SVQ_SHADOW_ON;
     if (device->ring == SVQ_RING_CHOICE_PACKED &&
-        !(device->backend->features & SVQ_BIT(SVQ_F_RING_PACKED))) {
+        !(device->link.backend->features & SVQ_BIT(SVQ_F_RING_PACKED))) {
         s->over = "back-end has no packed rings";
         device_error(device, "ring=packed, but the back-end has no packed rings");
     }
@@ -112,7 +112,7 @@ void setup_offer(struct svq_device *device)
 
 uint64_t setup_masked(const struct svq_device *device)
 {
-    return device->backend->features & RING_BITS & ~device->s.features_offered;
+    return device->link.backend->features & RING_BITS & ~device->s.features_offered;
 }
 
 const char *svq_device_masked_reason(unsigned feature_bit)
@@ -146,7 +146,7 @@ static void reply_u64(struct svq_vu_message *reply, uint64_t value)
 
 static bool backend_has(const struct svq_device *device, unsigned feature)
 {
-    return device->backend->features & SVQ_BIT(feature);
+    return device->link.backend->features & SVQ_BIT(feature);
 }
 
 /* The format of the back-end's rings once this has been acked. */
@@ -164,7 +164,7 @@ static enum svq_ring_format choose_format(const struct svq_device *device, uint6
 /* Say in why_bound what the back-end cannot serve. Return: is there anything? */
 static bool explain_bound(struct svq_device *device, uint64_t acked)
 {
-    uint64_t missing = acked & SVQ_RELAY_FEATURES & ~device->backend->features;
+    uint64_t missing = acked & SVQ_RELAY_FEATURES & ~device->link.backend->features;
     char *text = device->why_bound, *end = text + sizeof(device->why_bound);
     const char *between = "the guest uses ring features that the back-end lacks: ";
 
@@ -198,7 +198,7 @@ static void bind_session(struct svq_device *device)
             s->features_served |= SVQ_BIT(SVQ_F_RING_PACKED);
     }
     /* rust-vmm back-ends refuse bits that they did not offer. */
-    s->features_served &= device->backend->features & ~SVQ_BIT(SVQ_F_LOG_ALL);
+    s->features_served &= device->link.backend->features & ~SVQ_BIT(SVQ_F_LOG_ALL);
     if (s->bound && !before)
         svq_info(device->id, "shadowed from its start: %s", device->why_bound);
     /* No ring is with the back-end: this only says where the front-end's settings go. */
@@ -224,15 +224,16 @@ int setup_send_features(struct svq_device *device)
     s->features_served &= ~SVQ_BIT(SVQ_F_LOG_ALL);
     if (s->logging && s->log_backend)
         s->features_served |= SVQ_BIT(SVQ_F_LOG_ALL);
-    return device->backend->ops->set_features(device->backend, s->features_served);
+    return device->link.backend->ops->set_features(device->link.backend, s->features_served);
 }
 
 static int send_owner(struct svq_device *device)
 {
-    if (device->s.owner_set)
+    device->s.owned = true;
+    if (device->link.owner_set)
         return 0;
-    device->s.owner_set = true;
-    return device->backend->ops->set_owner(device->backend);
+    device->link.owner_set = true;
+    return device->link.backend->ops->set_owner(device->link.backend);
 }
 
 /* Return: what is wrong with acking these features now, as -errno. */
@@ -262,7 +263,7 @@ int setup_set_features(struct svq_device *device, struct svq_vu_message *msg,
     if (err)
         return err;
     /* A server-mode virtio-user never sends SET_OWNER; crosvm's back-end insists on it. */
-    err = device_backend_did(device, send_owner(device));
+    err = device_told(device, send_owner(device));
     if (err)
         return err;
     device->s.features_acked = features;
@@ -272,8 +273,9 @@ int setup_set_features(struct svq_device *device, struct svq_vu_message *msg,
     bind_session(device);
     err = setup_send_features(device);
     if (!err)
-        err = device->backend->ops->flush(device->backend);
-    if (device_backend_did(device, err))
+        err = device->link.backend->ops->flush(device->link.backend);
+    err = device_told(device, err);
+    if (err)
         return err;
     return logging == device->s.logging ? 0 : dirty_set_logging(device, logging);
 }
@@ -286,24 +288,24 @@ int setup_set_owner(struct svq_device *device, struct svq_vu_message *msg,
     (void)msg, (void)reply;
     err = send_owner(device);
     if (!err)
-        err = device->backend->ops->flush(device->backend);
-    return device_backend_did(device, err);
+        err = device->link.backend->ops->flush(device->link.backend);
+    return device_told(device, err);
 }
 
 /* RESET_OWNER and RESET_DEVICE: every ring stops; what was negotiated stays. */
 int setup_reset(struct svq_device *device, struct svq_vu_message *msg, struct svq_vu_message *reply)
 {
-    int err = device->backend->ops->reset(device->backend, msg->header.request);
+    int err = device->link.backend->ops->reset(device->link.backend, msg->header.request);
 
     (void)reply;
     if (!err)
-        err = device->backend->ops->flush(device->backend);
+        err = device->link.backend->ops->flush(device->link.backend);
     /* The back-end has let go of the rings, or is gone: no relay may go on. */
     for_each_queue(device, i, queue) {
         queue_stop(queue);
         queue->enabled = false;
     }
-    return device_backend_did(device, err);
+    return device_told(device, err);
 }
 
 int setup_get_protocol_features(struct svq_device *device, struct svq_vu_message *msg,
@@ -329,13 +331,14 @@ int setup_set_protocol_features(struct svq_device *device, struct svq_vu_message
         acked &= device->s.protocol_offered;
     }
     device->s.protocol_acked = acked;
-    if (!(device->backend->features & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES)))
+    if (!(device->link.backend->features & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES)))
         return 0;
-    theirs = (acked | PROTOCOL_OWN) & device->backend->protocol_features;
-    err = device->backend->ops->set_protocol_features(device->backend, theirs);
+    theirs = (acked | PROTOCOL_OWN) & device->link.backend->protocol_features;
+    device->s.protocol_served = acked | PROTOCOL_OWN;
+    err = device->link.backend->ops->set_protocol_features(device->link.backend, theirs);
     if (!err && theirs & P(MQ) && !device->s.queue_num)
-        err = device->backend->ops->get_queue_num(device->backend, &device->s.queue_num);
-    return device_backend_did(device, err);
+        err = device->link.backend->ops->get_queue_num(device->link.backend, &device->s.queue_num);
+    return device_told(device, err);
 }
 
 int setup_get_queue_num(struct svq_device *device, struct svq_vu_message *msg,
@@ -360,6 +363,14 @@ static bool good_config(const struct svq_vu_message *question, const struct svq_
            a->offset == q->offset;
 }
 
+static void learn_config(struct svq_device *device, const struct svq_vu_config *config,
+                         uint8_t mark)
+{
+    memcpy(device->s.config + config->offset, config->data, config->size);
+    for (unsigned i = 0; i < config->size; i++)
+        device->s.config_known[config->offset + i] |= mark;
+}
+
 /*
  * Cloud Hypervisor and crosvm read exactly as many bytes as they asked for: an answer of another
  * size, which is how back-ends report an error, would hang them. They get what is known instead.
@@ -378,13 +389,14 @@ int setup_get_config(struct svq_device *device, struct svq_vu_message *msg,
     memset(reply->payload.config.data, 0, config->size);
     if (config->offset > SVQ_VU_MAX_CONFIG || config->size > SVQ_VU_MAX_CONFIG - config->offset)
         return -EINVAL;
-    if (device->backend->protocol_acked & P(CONFIG))
-        err = device->backend->ops->forward(device->backend, msg, &answer);
-    if (device_backend_did(device, err))
+    if (device->link.backend->protocol_acked & P(CONFIG) && link_up(device))
+        err = device->link.backend->ops->forward(device->link.backend, msg, &answer);
+    err = device_told(device, err);
+    if (err)
         return err;
     svq_message_close_fds(&answer);
     if (good_config(msg, &answer))
-        memcpy(known + config->offset, answer.payload.config.data, config->size);
+        learn_config(device, &answer.payload.config, CONFIG_READ);
     else
         svq_debug(device->id,
                   "back-end has no config of %u bytes at %u; answered from what is "
@@ -397,9 +409,27 @@ int setup_get_config(struct svq_device *device, struct svq_vu_message *msg,
 int setup_set_config(struct svq_device *device, struct svq_vu_message *msg,
                      struct svq_vu_message *reply)
 {
-    if (!(device->backend->protocol_acked & P(CONFIG)))
+    const struct svq_vu_config *config = &msg->payload.config;
+    int err;
+
+    if (!(device->link.backend->protocol_acked & P(CONFIG)))
         return -EOPNOTSUPP;
-    return device_backend_did(device, device->backend->ops->forward(device->backend, msg, reply));
+    err = device_told(device, device->link.backend->ops->forward(device->link.backend, msg, reply));
+    if (!err && config->offset <= SVQ_VU_MAX_CONFIG &&
+        config->size <= SVQ_VU_MAX_CONFIG - config->offset)
+        learn_config(device, config, CONFIG_WRITTEN);
+    return err;
+}
+
+int setup_set_mtu(struct svq_device *device, struct svq_vu_message *msg,
+                  struct svq_vu_message *reply)
+{
+    int err =
+        device_told(device, device->link.backend->ops->forward(device->link.backend, msg, reply));
+
+    if (!err)
+        device->s.mtu = msg->payload.u64;
+    return err;
 }
 
 /* ---- Status -----------------------------------------------------------------------------------
@@ -412,12 +442,11 @@ int setup_set_config(struct svq_device *device, struct svq_vu_message *msg,
  */
 static int unshadow_all(struct svq_device *device)
 {
-    int64_t deadline = svq_deadline(device->backend->drain_timeout);
     int err = 0;
 
     for_each_queue(device, i, queue)
         if (queue->wire == WIRE_SHADOW && !device->s.over)
-            err = queue_unshadow(queue, deadline, "reset");
+            err = queue_rest(queue, "reset");
     return device->s.over ? err : 0;
 }
 
@@ -427,10 +456,11 @@ int setup_set_status(struct svq_device *device, struct svq_vu_message *msg,
     int err = msg->payload.u64 ? 0 : unshadow_all(device);
 
     if (!err)
-        err = device->backend->ops->forward(device->backend, msg, reply);
+        err = device->link.backend->ops->forward(device->link.backend, msg, reply);
+    device->s.status = msg->payload.u64;
     /* Status 0 resets the device; its rings are gone even if the front-end never stopped them. */
     if (msg->payload.u64 == 0)
         for_each_queue(device, i, queue)
             queue_stop(queue);
-    return device_backend_did(device, err);
+    return device_told(device, err);
 }

@@ -41,7 +41,7 @@ const char *shadow_obstacle(struct svq_device *device)
     return NULL;
 }
 
-static bool wanted(const struct svq_device *device)
+bool shadow_wanted(const struct svq_device *device)
 {
     if (device->s.bound)
         return true;
@@ -61,13 +61,13 @@ static bool wanted(const struct svq_device *device)
 
 static int flush(struct svq_device *device)
 {
-    return device_backend_did(device, device->backend->ops->flush(device->backend));
+    return device_backend_did(device, device->link.backend->ops->flush(device->link.backend));
 }
 
 /* Stop every ring that is with the back-end. */
 static int halt_all(struct svq_device *device)
 {
-    int64_t deadline = svq_deadline(device->backend->drain_timeout);
+    int64_t deadline = svq_deadline(device->link.backend->drain_timeout);
 
     for_each_queue(device, i, queue) {
         int err;
@@ -79,7 +79,7 @@ static int halt_all(struct svq_device *device)
             device_error(device,
                          "queue %u: the back-end has not completed what it took within "
                          "%.1f s",
-                         queue->index, (double)device->backend->drain_timeout / SVQ_SEC);
+                         queue->index, (double)device->link.backend->drain_timeout / SVQ_SEC);
         if (err)
             return err;
     }
@@ -98,9 +98,9 @@ static int start_all(struct svq_device *device)
 }
 
 /* Connect every ring that runs in the mode that the device has now. */
-static int wire_all(struct svq_device *device)
+int shadow_wire_all(struct svq_device *device)
 {
-    int err = 0;
+    int err = shadow_device_wired(device) ? 0 : wire_region(device);
 
     for_each_queue(device, i, queue)
         if (queue->wire == WIRE_NONE && queue_runs(queue) && !err)
@@ -113,7 +113,7 @@ static int wire_all(struct svq_device *device)
     return err;
 }
 
-static void wake_all(struct svq_device *device)
+void shadow_wake_all(struct svq_device *device)
 {
     for_each_queue(device, i, queue)
         if (queue->wire != WIRE_NONE)
@@ -125,7 +125,9 @@ static void unwire_all(struct svq_device *device)
 {
     for_each_queue(device, i, queue) {
         if (queue->wire != WIRE_NONE && !queue->halted)
-            wire_halt(queue, svq_deadline(device->backend->drain_timeout));
+            wire_halt(queue, svq_deadline(device->link.backend->drain_timeout));
+        if (!link_up(device))
+            return; /* what a relay has in flight is not to be lost with it */
         if (queue->relay)
             wire_dismantle(queue);
     }
@@ -134,33 +136,42 @@ static void unwire_all(struct svq_device *device)
 /* ---- The two switches ---------------------------------------------------------------------------
  */
 
+/*
+ * Is there a back-end to undo things with? When it is lost in mid-switch, rings stay as they are
+ * for its successor.
+ */
+static bool can_undo(const struct svq_device *device)
+{
+    return !device->s.over && link_up(device);
+}
+
 /* Undo a switch that failed after some rings changed hands. */
 static void go_back(struct svq_device *device, bool shadow)
 {
-    if (device->s.over)
+    if (!can_undo(device))
         return;
     unwire_all(device);
-    device->s.shadow = shadow;
-    if (!device->s.over && !wire_all(device)) {
-        wake_all(device);
+    if (!can_undo(device))
         return;
-    }
-    if (!device->s.over)
+    device->s.shadow = shadow;
+    if (!shadow_wire_all(device))
+        shadow_wake_all(device);
+    else if (can_undo(device))
         device->s.over = "back-end refused to go back to the old mode";
 }
 
 static int switch_on(struct svq_device *device)
 {
-    int err = halt_all(device);
+    int err = shadow_pause(device);
 
-    if (!err) {
-        device->s.shadow = true;
-        err = wire_all(device);
-    }
+    if (err)
+        return err;
+    device->s.shadow = true;
+    err = shadow_wire_all(device);
     if (err)
         go_back(device, false);
     else
-        wake_all(device);
+        shadow_wake_all(device);
     return err;
 }
 
@@ -169,7 +180,7 @@ static void resume_all(struct svq_device *device)
 {
     int err = 0;
 
-    if (device->s.over)
+    if (!can_undo(device))
         return;
     for_each_queue(device, i, queue)
         if (queue->halted && !err)
@@ -177,27 +188,47 @@ static void resume_all(struct svq_device *device)
     if (!err)
         err = start_all(device);
     if (!err)
-        wake_all(device);
-    else if (!device->s.over)
+        shadow_wake_all(device);
+    else if (can_undo(device))
         device->s.over = "back-end refused to go back to the old mode";
+}
+
+int shadow_pause(struct svq_device *device)
+{
+    int err = halt_all(device);
+
+    if (err && device->s.shadow)
+        resume_all(device);
+    else if (err)
+        go_back(device, false);
+    return err;
 }
 
 static int switch_off(struct svq_device *device)
 {
-    int err = halt_all(device);
+    int err = shadow_pause(device);
 
-    if (err) {
-        resume_all(device);
+    if (err)
         return err;
-    }
     for_each_queue(device, i, queue)
         wire_dismantle(queue);
     device->s.shadow = false;
-    err = wire_all(device);
+    err = shadow_wire_all(device);
     if (err)
         go_back(device, true);
     else
-        wake_all(device);
+        shadow_wake_all(device);
+    return err;
+}
+
+int shadow_renew(struct svq_device *device)
+{
+    int err = halt_all(device);
+
+    if (!err || (err == -ETIMEDOUT && can_undo(device)))
+        err = shadow_wire_all(device);
+    if (!err)
+        shadow_wake_all(device);
     return err;
 }
 
@@ -221,7 +252,7 @@ static void report(struct svq_device *device, int64_t began, const char *reason)
 
 int shadow_settle(struct svq_device *device, const char *reason, const char **cause)
 {
-    bool want = wanted(device);
+    bool want = shadow_wanted(device);
     int64_t began = svq_now();
     int err;
 
@@ -230,6 +261,9 @@ int shadow_settle(struct svq_device *device, const char *reason, const char **ca
         return 0;
     if (want && (*cause = shadow_obstacle(device)))
         return -EOPNOTSUPP;
+    /* Without a back-end nothing can be switched: recovery brings the rings into the right mode. */
+    if (!link_up(device))
+        return 0;
     if (!shadow_device_wired(device)) {
         device->s.shadow = want;
         return 0;
@@ -238,7 +272,7 @@ int shadow_settle(struct svq_device *device, const char *reason, const char **ca
     if (err) {
         *cause = CAUSE_FAILED;
         device_error(device, "cannot switch the shadow %s%s", want ? "on" : "off",
-                     device->s.over ? "" : "; the device goes on as before");
+                     can_undo(device) ? "; the device goes on as before" : "");
         return err;
     }
     if (want)
@@ -250,13 +284,17 @@ int shadow_settle(struct svq_device *device, const char *reason, const char **ca
 /* ---- Operators' commands
  * ------------------------------------------------------------------------- */
 
-int shadow_command(struct svq_device *device, const struct command *command, const char **cause)
+int shadow_command(struct svq_device *device, struct command *command, const char **cause)
 {
     enum order before = device->s.order;
     int err;
 
     if (!shadow_device_started(device)) {
         *cause = "Device is not started";
+        return -ENOTCONN;
+    }
+    if (!link_up(device)) {
+        *cause = "Back-end is not connected";
         return -ENOTCONN;
     }
     if (command->enable && (*cause = shadow_obstacle(device)))
@@ -282,8 +320,7 @@ int shadow_command(struct svq_device *device, const struct command *command, con
     return err;
 }
 
-int shadow_policy_command(struct svq_device *device, const struct command *command,
-                          const char **cause)
+int shadow_policy_command(struct svq_device *device, struct command *command, const char **cause)
 {
     enum svq_shadow_policy before = device->policy;
     const char *why = setup_check_rings(command->policy, device->ring, device->offer);

@@ -25,7 +25,7 @@ struct wiring {
 
 static int tell(struct svq_queue *queue, const struct wiring *w)
 {
-    struct svq_backend *backend = queue->device->backend;
+    struct svq_backend *backend = queue->device->link.backend;
     const struct svq_backend_ops *ops = backend->ops;
     unsigned index = queue->index;
     int err;
@@ -44,13 +44,15 @@ static int tell(struct svq_queue *queue, const struct wiring *w)
 
 int wire_start(struct svq_queue *queue)
 {
-    struct svq_backend *backend = queue->device->backend;
+    struct svq_backend *backend = queue->device->link.backend;
     int kick = queue->wire == WIRE_SHADOW ? queue->backend_kick : queue->kick;
     int err;
 
     queue->handed = true;
     err = backend->ops->set_vring_fd(backend, SVQ_VU_SET_VRING_KICK, queue->index, kick);
-    if (!err && queue->enabled && backend->features & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES))
+    /* A ring that was disabled while its back-end was away is to be drained first. */
+    if (!err && (queue->enabled || queue->relay) &&
+        device_acked(queue->device, SVQ_F_PROTOCOL_FEATURES))
         err = backend->ops->set_vring_enable(backend, queue->index, true);
     return device_backend_did(queue->device, err);
 }
@@ -90,9 +92,20 @@ void wire_note_start(struct svq_queue *queue)
 {
     struct svq_vring guest;
 
+    inflight_starts(queue, false);
     queue->skew = 0;
     if (!queue_is_packed(queue) && queue_guest_ring(queue, queue->device->s.map, &guest))
         queue->skew = sane_base(queue, &guest) - used_index(&guest);
+}
+
+/* Where a ring starts: what the front-end says, unless it counts on somebody who knows better. */
+static uint32_t start_base(const struct svq_queue *queue, const struct svq_vring *guest)
+{
+    uint32_t base;
+
+    if (inflight_base(queue, guest, &base))
+        return base;
+    return queue_is_packed(queue) ? packed_base(queue) : sane_base(queue, guest);
 }
 
 int wire_direct(struct svq_queue *queue)
@@ -105,6 +118,11 @@ int wire_direct(struct svq_queue *queue)
         .call = queue->call,
         .err = queue->err,
     };
+    struct svq_vring guest;
+    uint32_t base;
+
+    if (queue_guest_ring(queue, s->map, &guest) && inflight_base(queue, &guest, &base))
+        w.base = base;
 
     if (!(s->logging && s->log_backend))
         w.addr.flags &= ~SVQ_VU_VRING_F_LOG;
@@ -165,19 +183,23 @@ static int make_notifications(struct svq_queue *queue)
 /* Put the shadow ring and its tables into their memory. Return: NULL or what is wrong. */
 static const char *find_place(struct svq_queue *queue, struct svq_relay_config *config)
 {
-    struct session *s = &queue->device->s;
+    struct link *link = &queue->device->link;
     struct svq_ring_place *place = &queue->place;
     size_t tables = svq_relay_tables_size(config);
 
-    if (!s->rings_offered)
+    if (!link->rings_offered)
         return "the back-end has no room for the shadow rings' memory region";
-    if (!svq_region_file_place(s->rings, queue->index, device_backend_format(queue->device),
+    if (queue->rings != link->rings) {
+        svq_region_file_unref(queue->rings);
+        queue->rings = svq_region_file_ref(link->rings);
+    }
+    if (!svq_region_file_place(link->rings, queue->index, device_backend_format(queue->device),
                                config->backend.num, tables, place))
         return "the device's rings are too many and too large to be shadowed";
     config->backend.ring = place->host;
     config->tables = (struct svq_relay_tables){
         .host = place->tables_host,
-        .addr = s->rings_addr + place->tables,
+        .addr = link->rings_addr + place->tables,
         .size = tables,
     };
     return NULL;
@@ -185,7 +207,7 @@ static const char *find_place(struct svq_queue *queue, struct svq_relay_config *
 
 static struct wiring shadow_wiring(const struct svq_queue *queue, uint32_t base)
 {
-    uint64_t rings = queue->device->s.rings_addr;
+    uint64_t rings = queue->device->link.rings_addr;
 
     return (struct wiring){
         .addr =
@@ -202,15 +224,30 @@ static struct wiring shadow_wiring(const struct svq_queue *queue, uint32_t base)
     };
 }
 
+static struct svq_relay_config relay_config(const struct svq_queue *queue)
+{
+    struct session *s = &queue->device->s;
+    enum svq_ring_format format = device_backend_format(queue->device);
+
+    return (struct svq_relay_config){
+        .guest = {.num = queue->num, .features = s->features_acked & SVQ_RELAY_FEATURES},
+        .backend = {.num = svq_relay_shadow_num(format, queue->num),
+                    .features = s->features_served & SVQ_RELAY_FEATURES},
+        .map = s->map,
+    };
+}
+
+static uint32_t shadow_start(const struct svq_queue *queue)
+{
+    return device_backend_format(queue->device) == SVQ_RING_PACKED ? SVQ_PACKED_START
+                                                                   : SVQ_SPLIT_START;
+}
+
 /* Return: NULL or why there can be no relay. */
 static const char *make_relay(struct svq_queue *queue)
 {
     struct session *s = &queue->device->s;
-    struct svq_relay_config config = {
-        .guest = {.num = queue->num, .features = s->features_acked & SVQ_RELAY_FEATURES},
-        .backend = {.features = s->features_served & SVQ_RELAY_FEATURES},
-        .map = s->map,
-    };
+    struct svq_relay_config config = relay_config(queue);
     const char *why;
     int err;
 
@@ -218,16 +255,18 @@ static const char *make_relay(struct svq_queue *queue)
         return "it is big endian";
     if (!queue_guest_ring(queue, s->map, &config.guest.ring))
         return "its ring is not in guest memory, or not aligned";
-    config.backend.num = svq_relay_shadow_num(device_backend_format(queue->device), queue->num);
     why = find_place(queue, &config);
     if (why)
         return why;
     queue->shadow_num = config.backend.num;
-    config.base =
-        queue_is_packed(queue) ? packed_base(queue) : sane_base(queue, &config.guest.ring);
+    inflight_starts(queue, true);
+    config.base = start_base(queue, &config.guest.ring);
+    config.inflight = inflight_part(queue, &config.inflight_entries);
     err = make_notifications(queue);
     if (!err)
         err = svq_relay_new(&config, &queue->relay);
+    if (err == -EBADMSG)
+        return "what its in-flight region says contradicts itself or the ring";
     if (err)
         return err == -EINVAL ? "its size or index is none that such a ring can have"
                               : "out of resources";
@@ -244,9 +283,7 @@ int wire_shadow(struct svq_queue *queue)
         device_error(queue->device, "queue %u cannot be shadowed: %s", queue->index, why);
         return -EINVAL;
     }
-    w = shadow_wiring(queue, device_backend_format(queue->device) == SVQ_RING_PACKED
-                                 ? SVQ_PACKED_START
-                                 : SVQ_SPLIT_START);
+    w = shadow_wiring(queue, shadow_start(queue));
     queue->wire = WIRE_SHADOW;
     return tell(queue, &w);
 }
@@ -277,6 +314,25 @@ void wire_wake(struct svq_queue *queue)
     svq_notify(queue->call);
 }
 
+/* ---- The in-flight region -----------------------------------------------------------------------
+ */
+
+int wire_region(struct svq_device *device)
+{
+    struct svq_backend *backend = device->link.backend;
+    int err = inflight_tell(device, backend, device->s.shadow);
+
+    if (!err)
+        err = backend->ops->flush(backend);
+    if (err == -EREMOTEIO) {
+        svq_warning(device->id,
+                    "back-end refused the in-flight region that it has offered to keep");
+        device->link.has_region = false;
+        err = 0;
+    }
+    return device_backend_did(device, err);
+}
+
 /* ---- After a halt -------------------------------------------------------------------------------
  */
 
@@ -302,6 +358,60 @@ int wire_resume(struct svq_queue *queue)
     return tell(queue, &w);
 }
 
+/*
+ * The old back-end may be alive in some corner: it keeps its shadow ring and its eventfds, and the
+ * new one gets others.
+ */
+static int renew_surroundings(struct svq_queue *queue, struct svq_relay_config *config)
+{
+    const char *why = find_place(queue, config);
+
+    if (why) {
+        device_error(queue->device, "queue %u cannot go on: %s", queue->index, why);
+        return -EINVAL;
+    }
+    close(queue->backend_kick);
+    close(queue->backend_call);
+    queue->backend_kick = queue->backend_call = -1;
+    return make_notifications(queue);
+}
+
+int wire_restart(struct svq_queue *queue)
+{
+    struct svq_relay_config config = relay_config(queue);
+    struct svq_ring_place place = queue->place;
+    struct svq_region_file *rings = queue->rings;
+    const char *reason;
+    struct wiring w;
+    int err;
+
+    if (svq_relay_fault(queue->relay, &reason) == SVQ_SIDE_GUEST) {
+        wire_dismantle(queue);
+        return 0;
+    }
+    /* Nobody else touches the relay meanwhile; and there will be other notifications. */
+    svq_lane_free(queue->lane);
+    queue->lane = NULL;
+    queue->rings = NULL;
+    err = renew_surroundings(queue, &config);
+    if (!err)
+        err = svq_relay_restart(queue->relay, &config.backend.ring, &config.tables);
+    if (err) {
+        svq_region_file_unref(queue->rings);
+        queue->rings = rings;
+        queue->place = place;
+        return err;
+    }
+    svq_region_file_unref(rings);
+    svq_relay_hold(queue->relay, false);
+    queue->fault = NULL;
+    queue->halted = false;
+    queue->handed = false;
+    queue->wire = WIRE_SHADOW;
+    w = shadow_wiring(queue, shadow_start(queue));
+    return tell(queue, &w);
+}
+
 void wire_dismantle(struct svq_queue *queue)
 {
     struct svq_relay_stats stats;
@@ -319,8 +429,11 @@ void wire_dismantle(struct svq_queue *queue)
     queue->kept.backend_kicks += stats.backend_kicks;
     queue->kept.backend_calls += stats.backend_calls;
     queue->kept.guest_calls += stats.guest_calls;
+    queue->device->resubmitted += stats.resubmitted;
     svq_relay_free(queue->relay);
     queue->relay = NULL;
+    svq_region_file_unref(queue->rings);
+    queue->rings = NULL;
     queue->halted = false;
     queue->handed = false;
     queue->wire = WIRE_NONE;

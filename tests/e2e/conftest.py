@@ -8,8 +8,8 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
+from peers import figures, svqd  # noqa: E402
 from peers import initramfs as initramfs_builder  # noqa: E402
-from peers import svqd  # noqa: E402
 from peers.bench import Bench  # noqa: E402
 from peers.kernel import Kernel, Unavailable  # noqa: E402
 
@@ -31,6 +31,13 @@ def pytest_runtest_makereport(item, call):
     if report.failed and bench and os.path.isdir(bench.folder):
         bench.failed = True
         report.sections.append(("peers' logs", bench.report()))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if figures.said():
+        terminalreporter.section("figures")
+    for line in figures.said():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,14 @@
 """Live migration between QEMUs, svqd writing the dirty log."""
 
+import random
+import time
+
 import pytest
 
 from peers import rings
 from peers.guest import vhost_net
 from peers.mask import Mask
-from peers.migration import DISK_MIB, WORK, Migrator
+from peers.migration import DISK_MIB, FAST, WORK, Migrator
 from peers.qmp import QmpError
 from peers.storage import StorageDaemon
 from peers.testpmd import Testpmd
@@ -70,7 +73,7 @@ def test_ten_in_a_row(bench, wire, need, kernel, initramfs, direct, one_daemon):
         wait_for(lambda: path.device(10)["mode"] == "pass-through", "the device passes through")
         for daemon, ident in zip(path.daemons, path.ids):
             # Each was the source five times.
-            changes = [(e["shadow"], e["reason"]) for e in daemon.shadow_changes(ident)]
+            changes = [(e["shadow"], e["reason"]) for e in daemon.events("DEVICE_SHADOW_CHANGED", ident)]
             assert changes.count((True, "migration")) == 5, (ident, changes)
             assert {reason for _, reason in changes} == {"migration"}, (ident, changes)
     migrator.guest.quit()
@@ -147,10 +150,77 @@ def test_cancelled(bench, wire, need, kernel, initramfs, direct):
         wait_for(lambda: storage.bytes_moved() > before + (4 << 20), "I/O goes on afterwards")
         migrator.check_work()
         migrator._started -= 1  # the same socket for the next attempt's target
-    migrator.guest.qmp.execute("migrate-set-parameters", max_bandwidth=128 << 20)
     migrate_in_a_row(migrator, 1)
     migrator.guest.quit()
     path.check()
+
+
+def wait_logging(path, number):
+    wait_for(lambda: path.device(number)["logging"] == "shadow", "svqd writes the dirty log")
+
+
+def wait_links(path):
+    """The back-end serves both ends again."""
+    for number in (0, 1):
+
+        def up(number=number):
+            return path.device(number)["backend"]["link"] == "up"
+
+        wait_for(up, "svqd has its back-end")
+
+
+@pytest.mark.svqd_only
+def test_backend_dies_meanwhile(bench, wire, need, kernel, initramfs):
+    """The back-end of both ends is killed again and again while memory is copied, and once more
+    while the guest is on its way."""
+    need("qemu-storage-daemon", "qemu-utils")
+    storage = storage_for_migration(bench)
+    path = Path(wire, storage.sockets, shadow="on", dirty_log="shadow")
+    migrator = Migrator(bench, kernel, initramfs, path.sockets, storage)
+    for number in range(2):  # there and back
+        migrator.start_work()
+        target = migrator.try_start(bandwidth=4 << 20)
+        wait_logging(path, number)
+        for _ in range(4):
+            time.sleep(random.uniform(0, 0.5))
+            storage.crash()
+            time.sleep(random.uniform(0, 0.5))
+            storage.start()
+        wait_links(path)
+        migrator.limit(FAST)
+        time.sleep(random.uniform(0, 1))
+        storage.crash()
+        storage.start()
+        migrator.complete(target)
+        migrator.check_work()
+    migrator.guest.quit()
+    for daemon, ident in zip(path.daemons, path.ids):
+        recovered = daemon.events("DEVICE_BACKEND_RECOVERED", ident)
+        assert len(recovered) >= 4, recovered
+        daemon.assert_nothing_leaked()
+
+
+@pytest.mark.svqd_only
+def test_started_without_backend(bench, wire, need, kernel, initramfs):
+    """A migration may begin, though not end, while the back-end is away."""
+    need("qemu-storage-daemon", "qemu-utils")
+    storage = storage_for_migration(bench)
+    path = Path(wire, storage.sockets, shadow="on", dirty_log="shadow")
+    migrator = Migrator(bench, kernel, initramfs, path.sockets, storage)
+    migrator.start_work()
+    target = migrator.prepare()  # which has to see its disk
+    storage.crash()
+    wait_for(lambda: path.device(0)["backend"]["link"] == "lost", "the back-end is gone")
+    migrator.try_start(target=target)
+    wait_logging(path, 0)
+    assert path.device(0)["backend"]["link"] == "lost"
+    wait_for(lambda: migrator.copied() > 16 << 20, "memory is copied")
+    storage.start()
+    migrator.complete(target)
+    migrator.check_work()
+    migrator.guest.quit()
+    for daemon in path.daemons:
+        daemon.assert_nothing_leaked()
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["logs", "cannot-log"])

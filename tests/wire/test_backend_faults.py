@@ -1,4 +1,5 @@
-"""A back-end that answers wrongly, late or never.
+"""A back-end that answers wrongly, late or never, under an svqd that is not to wait for its return
+(reconnect=0; what happens otherwise is in test_recovery_states.py).
 
 Where in a session it happens does not matter to the outcome: the front-end is not hung for ever,
 the log names the message, the device works again with the next session, and another device of
@@ -92,7 +93,8 @@ def length_of_session(made):
 def made(bench, request):
     callspec = getattr(request.node, "callspec", None)
     mode = callspec.params.get("mode", "off") if callspec else "off"
-    made = bench(devices=2, shadow=mode, start=False, keys={"message-timeout": TIMEOUT})
+    made = bench(devices=2, shadow=mode, start=False,
+                 keys={"message-timeout": TIMEOUT, "reconnect": 0})
     made.units[1].start()
     return made
 

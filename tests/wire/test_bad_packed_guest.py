@@ -177,7 +177,7 @@ def test_reasons_tell_them_apart(paired):
                                   "chain_into_used_descriptors"])
 def test_bad_ring_found_at_a_switch(folder, closing, name):
     """Broken in pass-through, where svqd does not look; found when the shadow is switched on."""
-    made = closing(Pair("packed-packed").bench(folder, devices=2, num=NUM))
+    made = closing(Pair("packed-packed").bench(folder, devices=2, num=NUM, keys={"reconnect": 0}))
     made.judged = False
     made.unit.io()
     queue = made.unit.guest.queues[0]

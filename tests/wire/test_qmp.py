@@ -12,7 +12,8 @@ from svqwire.wait import wait_until
 
 COMMANDS = {
     "qmp_capabilities", "query-version", "query-commands", "query-devices", "query-queues",
-    "device-add", "device-del", "device-set-shadow", "x-vhost-enable-shadow-vq", "quit",
+    "device-add", "device-del", "device-set-shadow", "device-set-backend",
+    "x-vhost-enable-shadow-vq", "quit",
 }
 
 
@@ -85,6 +86,11 @@ def error_of(client, request):
      "DeviceNotFound"),
     ({"execute": "device-set-shadow", "arguments": {"id": "dev0", "shadow": "maybe"}},
      "GenericError"),
+    ({"execute": "device-set-backend", "arguments": {"id": "nobody", "backend": "vhost-user:/x"}},
+     "DeviceNotFound"),
+    ({"execute": "device-set-backend", "arguments": {"id": "dev0"}}, "GenericError"),
+    ({"execute": "device-set-backend", "arguments": {"backend": "vhost-user:/x"}}, "GenericError"),
+    ({"execute": "device-set-backend", "arguments": {"id": "dev0", "backend": 1}}, "GenericError"),
     ({"execute": "x-vhost-enable-shadow-vq", "arguments": {"name": "dev0"}}, "GenericError"),
     ({"execute": "x-vhost-enable-shadow-vq", "arguments": {"name": "dev0", "enable": "yes"}},
      "GenericError"),
@@ -158,17 +164,19 @@ def test_events_of_a_session(idle):
     event = idle.qmp.wait_event("DEVICE_FRONTEND_DISCONNECTED", id="dev0")
     assert event["data"]["reason"]
     event = idle.qmp.wait_event("DEVICE_BACKEND_DISCONNECTED", id="dev0")
-    assert event["data"]["reason"]
+    assert event["data"]["reason"] and event["data"]["recovering"] is False
 
 
-def test_back_end_that_leaves(idle):
-    unit = idle.unit
-    unit.start()
+def test_back_end_that_leaves(bench):
+    """reconnect=0: front-end and back-end go together."""
+    made = bench(keys=dict(reconnect=0))
+    unit = made.unit
     unit.backend.disconnect()
-    idle.qmp.wait_event("DEVICE_BACKEND_DISCONNECTED", id="dev0")
-    idle.qmp.wait_event("DEVICE_FRONTEND_DISCONNECTED", id="dev0")
+    event = made.qmp.wait_event("DEVICE_BACKEND_DISCONNECTED", id="dev0")
+    assert event["data"]["reason"] and event["data"]["recovering"] is False
+    made.qmp.wait_event("DEVICE_FRONTEND_DISCONNECTED", id="dev0")
     assert unit.vmm.closed_by_peer()
-    idle.fresh()
+    made.fresh()
 
 
 # Status.
@@ -179,7 +187,11 @@ def test_status_of_a_session(idle):
     state = svqd.device("dev0")
     assert (state["mode"], state["started"]) == ("stopped", False)
     assert state["frontend"] == {"address": str(unit.address), "connected": False}
-    assert state["backend"] == {"address": f"vhost-user:{unit.backend.path}", "connected": False}
+    assert state["backend"] == {
+        "address": f"vhost-user:{unit.backend.path}", "connected": False, "link": "none",
+        "outages": 0, "resubmitted": 0,
+    }
+    assert (state["reconnect"], state["keep-backend"]) == (2, False)
     assert (state["shadow"], state["dirty-log"]) == ("auto", "auto")
     assert (state["logging"], state["switches"]) == ("off", 0)
     assert "last-switch" not in state and "last-error" not in state
@@ -187,6 +199,7 @@ def test_status_of_a_session(idle):
     state = svqd.device("dev0")
     assert (state["mode"], state["started"]) == ("pass-through", True)
     assert state["frontend"]["connected"] and state["backend"]["connected"]
+    assert state["backend"]["link"] == "up"
     assert int(state["features"]["backend"], 16) == FEATURES
     assert int(state["features"]["offered"], 16) == unit.vmm.offered
     assert int(state["features"]["acked"], 16) == unit.vmm.acked
@@ -417,7 +430,7 @@ def test_never_offered(bench):
         39: "notif_config_data", 41: "admin_vq",
     }
     hidden = sum(wire.bit(n) for n in names)
-    hidden_protocol = sum(wire.bit(n) for n in (8, 11, 12, 14, 17, 20, 21, 23))
+    hidden_protocol = sum(wire.bit(n) for n in (8, 11, 14, 17, 20, 21, 23))
     made = bench(start=False, backend_options=dict(
         features=FEATURES | hidden | wire.F_RING_RESET | wire.bit(3) | wire.bit(23) | wire.bit(50)
         | wire.bit(63),
@@ -483,7 +496,9 @@ def test_device_add_and_del(bench, folder):
     for bad in (dict(shadow="maybe"), dict(backend="tcp:1"), dict(id=""), dict(frontend=""),
                 dict(frontend=str(folder / "none" / "x")), dict(ring="both"), dict(offer=""),
                 dict(offer="packed+vring"), dict(offer=["packed", "packed"]), dict(offer=7),
-                dict(offer="packed", shadow="off"), dict(ring="split", shadow="off")):
+                dict(offer="packed", shadow="off"), dict(ring="split", shadow="off"),
+                dict(reconnect="1"), dict(reconnect=-1), {"keep-backend": 1},
+                {"keep-backend": "maybe"}, dict(backend=f"vhost-user:listen:{unit.address}")):
         with pytest.raises(QmpError) as raised:
             qmp.command("device-add", **{**keys, **bad})
         assert raised.value.error_class == "GenericError", bad
@@ -494,9 +509,15 @@ def test_device_add_and_del(bench, folder):
     assert qmp.command("device-del", id="dev0") == {}
     assert unit.vmm.closed_by_peer()
     unit.backend.wait_disconnected()
-    qmp.command("device-add", **keys, offer=["in_order"], ring="split")
+    qmp.command("device-add", **keys, offer=["in_order"], ring="split", reconnect=0.25,
+                keep_backend=True)
     state = made.svqd.device("dev0")
     assert (state["ring"], state["offer"]) == ("split", ["in_order"])
+    assert (state["reconnect"], state["keep-backend"]) == (0.25, True)
+    qmp.command("device-del", id="dev0")
+    qmp.command("device-add", **keys, reconnect=0, keep_backend="off")
+    state = made.svqd.device("dev0")
+    assert (state["reconnect"], state["keep-backend"]) == (0, False)
     made.fresh()
 
 

@@ -1,8 +1,11 @@
 /*
  * churn: keeps a disk or a piece of memory changing and knows what must be in it.
  *
- *   churn disk DEVICE FIRST-MIB MIB THREADS  random O_DIRECT reads and writes in that part of it,
- *                                            every thread in a share of its own
+ *   churn disk DEVICE FIRST-MIB MIB THREADS [SECTORS]
+ *                                            random O_DIRECT reads and writes in that part of it,
+ *                                            every thread in a share of its own, of up to SECTORS
+ *                                            at a time; at the end /tmp/generations says how often
+ *                                            each sector was written
  *   churn hold DEVICE FIRST-MIB MIB PER-MS   reads random blocks of that part into random places of
  *                                            MIB of memory, PER-MS of them each millisecond, and
  *                                            looks at the memory only at the end: whatever is in
@@ -39,6 +42,7 @@
 
 static atomic_bool stop;
 static _Atomic uint64_t written, verified;
+static unsigned int max_sectors = MAX_SECTORS;
 
 struct part {
     pthread_t thread;
@@ -147,7 +151,8 @@ static void *churn_part(void *arg)
     while (!atomic_load(&stop)) {
         static const unsigned int limits[] = {8, 8, 64, MAX_SECTORS};
         uint64_t r = next_random(&part->random);
-        unsigned int n = 1 + (r >> 8) % limits[r & 3];
+        unsigned int limit = limits[r & 3] < max_sectors ? limits[r & 3] : max_sectors;
+        unsigned int n = 1 + (r >> 8) % limit;
         uint64_t at = (r >> 20) % (part->count - n);
         /* Not always from a page's start: the chain's first buffer is then a short one. */
         char *p = buffer + (r >> 4 & 7) * SECTOR;
@@ -201,6 +206,17 @@ static int open_device(const char *device)
     return fd;
 }
 
+/* What the disk must hold, for whoever wants to work it out: a 32-bit number for each sector. */
+static void write_generations(const struct part *parts, unsigned int n)
+{
+    FILE *file = fopen("/tmp/generations", "w");
+
+    for (unsigned int i = 0; file && i < n; i++)
+        fwrite(parts[i].generation, sizeof(*parts[i].generation), parts[i].count, file);
+    if (!file || ferror(file) || fclose(file))
+        bad("generations", 0, 0, errno);
+}
+
 static void churn_disk(const char *device, uint64_t first_mib, uint64_t mib, unsigned int threads)
 {
     struct part *parts = calloc(threads, sizeof(*parts));
@@ -223,6 +239,7 @@ static void churn_disk(const char *device, uint64_t first_mib, uint64_t mib, uns
         pthread_join(parts[i].thread, NULL);
     if (fsync(fd))
         bad("flush", 0, 0, errno);
+    write_generations(parts, threads);
 }
 
 static void read_block(int fd, char *to, off_t first, size_t block)
@@ -293,7 +310,9 @@ static void churn_memory(size_t mib, unsigned int per_ms)
 int main(int argc, char **argv)
 {
     signal(SIGTERM, on_signal);
-    if (argc == 6 && strcmp(argv[1], "disk") == 0) {
+    if (argc >= 6 && argc <= 7 && strcmp(argv[1], "disk") == 0) {
+        if (argc == 7 && atoi(argv[6]) > 0 && atoi(argv[6]) < (int)MAX_SECTORS)
+            max_sectors = atoi(argv[6]);
         churn_disk(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
     } else if (argc == 6 && strcmp(argv[1], "hold") == 0) {
         churn_hold(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));

@@ -4,6 +4,8 @@ Always TCG: /dev/kvm of nested hosts opens and then hangs. Guests that migrate n
 RAM: QEMU 7.2's TCG loses dirty bits when RAM is a multiple of 256 KiB, without any vhost device.
 """
 
+import base64
+import gzip
 import os
 import re
 import socket
@@ -26,10 +28,10 @@ def _properties(properties):
     return "".join(f",{key}={words.get(value, value)}" for key, value in properties.items())
 
 
-def vhost_blk(socket_path, queues=4, ident="blk0", **properties):
-    """QEMU arguments for a vhost-user-blk device."""
+def vhost_blk(socket_path, queues=4, ident="blk0", reconnect=0, **properties):
+    """QEMU arguments for a vhost-user-blk device. reconnect: seconds, or 0 for never again."""
     return [
-        "-chardev", f"socket,id=chr-{ident},path={socket_path}",
+        "-chardev", f"socket,id=chr-{ident},path={socket_path},reconnect={reconnect}",
         "-device", f"vhost-user-blk-pci,id={ident},chardev=chr-{ident},num-queues={queues},"
         f"disable-legacy=on{_properties(properties)}",
     ]  # fmt: skip
@@ -191,6 +193,10 @@ class Guest:
                 if line.startswith("progress "):
                     found[-1] = [int(n) for n in line.split()[1:]]
         return found[:-1]
+
+    def fetch(self, path):
+        """The contents of a file in the guest."""
+        return gzip.decompress(base64.b64decode(self.run(f"gzip -c {path} | base64 -w 0")))
 
     def disk_checksum(self, disk="vda"):
         """The disk as the guest sees it, past its page cache."""

@@ -15,6 +15,7 @@ WORK = {
 }
 DISK_MIB = 48
 MIB = 1 << 20
+FAST = 128 * MIB  # QEMU's own default
 
 
 class Migrator:
@@ -60,25 +61,33 @@ class Migrator:
     def _status(self):
         return self.guest.qmp.execute("query-migrate").get("status")
 
-    def try_start(self, bandwidth=None):
-        """Ask QEMU to migrate to a new one; returns that one. Raises QmpError if it refuses."""
+    def prepare(self):
+        """A new QEMU that waits for the guest."""
         target = self._start(incoming=True)
-        uri = f"unix:{self._bench.path(target.name)}.incoming"
-        target.qmp.execute("migrate-incoming", uri=uri)
-        limits = {"downtime_limit": 300}
-        if bandwidth:
-            limits["max_bandwidth"] = bandwidth
+        target.qmp.execute("migrate-incoming", uri=self._uri(target))
+        return target
+
+    def _uri(self, target):
+        return f"unix:{self._bench.path(target.name)}.incoming"
+
+    def limit(self, bandwidth):
+        """Bytes per second from now on."""
+        self.guest.qmp.execute("migrate-set-parameters", max_bandwidth=bandwidth)
+
+    def try_start(self, bandwidth=FAST, target=None):
+        """Ask QEMU to migrate to a new one; returns that one. Raises QmpError if it refuses."""
+        target = target or self.prepare()
         try:
-            self.guest.qmp.execute("migrate-set-parameters", **limits)
-            self.guest.qmp.execute("migrate", uri=uri)
+            self.guest.qmp.execute("migrate-set-parameters", downtime_limit=300)
+            self.limit(bandwidth)
+            self.guest.qmp.execute("migrate", uri=self._uri(target))
         except QmpError:
             target.quit()
             raise
         return target
 
-    def migrate(self, timeout=90):
-        """Move the working guest; on return it runs in the new QEMU and the old one is gone."""
-        target = self.try_start()
+    def complete(self, target, timeout=90):
+        """Let a migration end; on return the guest runs in the new QEMU and the old one is gone."""
 
         def completed():
             status = self._status()
@@ -95,6 +104,13 @@ class Migrator:
         )
         self.guest.quit()
         self.guest = target
+
+    def migrate(self, timeout=90):
+        self.complete(self.try_start(), timeout)
+
+    def copied(self):
+        """Bytes of memory sent so far."""
+        return self.guest.qmp.execute("query-migrate").get("ram", {}).get("transferred", 0)
 
     def cancel(self, target):
         """Call a running migration off; the guest stays where it is."""

@@ -1,6 +1,8 @@
 """The daemon under test, and the wiring that can leave it out."""
 
+import functools
 import os
+import subprocess
 from pathlib import Path
 
 from .procfs import Activity, open_files
@@ -21,19 +23,29 @@ class Svqd:
         self.sockets = {ident: bench.path(f"{name}-{ident}.sock") for ident in devices}
         # A peer that a busy machine starves is no failure: the tests' own deadlines come first.
         options = {"message_timeout": 60 * SCALE, **options}
-        argv = [binary(), "--qmp", bench.path(name + ".qmp"), "--log-level", "debug", *args]
+        self.monitor = bench.path(name + ".qmp")
+        argv = [binary(), "--qmp", self.monitor, "--log-level", "debug", *args]
         for ident, backend in devices.items():
             device = f"id={ident},frontend={self.sockets[ident]},backend=vhost-user:{backend}"
             for key, value in options.items():
                 device += f",{key.replace('_', '-')}={value}"
             argv += ["--device", device]
-        self.process = bench.spawn(name, argv)
-        for path in self.sockets.values():
-            self.process.wait_until(lambda path=path: os.path.exists(path), f"{path} listens")
-        self.process.wait_until(lambda: os.path.exists(bench.path(name + ".qmp")), "QMP listens")
-        self.qmp = Qmp(bench.path(name + ".qmp"))
+        self._spawn = functools.partial(bench.spawn, name, argv)
+        self.start()
         self.idle_files = open_files(self.process.pid)
         bench.on_close(self.end)
+
+    def start(self):
+        self.process = self._spawn()
+        for path in [*self.sockets.values(), self.monitor]:
+            self.process.wait_until(lambda path=path: os.path.exists(path), f"{path} listens")
+        self.qmp = Qmp(self.monitor)
+
+    def crash(self):
+        """kill -9. start() makes one that knows nothing of this one, whose sockets still lie
+        about."""
+        self.process.kill()
+        self.qmp.close()
 
     def shadow(self, ident, enable):
         self.qmp.execute("x-vhost-enable-shadow-vq", name=ident, enable=enable)
@@ -45,11 +57,17 @@ class Svqd:
     def mode(self, ident):
         return self.device(ident)["mode"]
 
-    def shadow_changes(self, ident):
-        """The data of all DEVICE_SHADOW_CHANGED events of a device so far."""
+    def events(self, name, ident):
+        """The data of all events of that name about a device so far."""
         self.qmp.execute("query-version")  # reads every event sent before its answer
-        events = [e["data"] for e in self.qmp.events if e["event"] == "DEVICE_SHADOW_CHANGED"]
+        events = [event["data"] for event in self.qmp.events if event["event"] == name]
         return [data for data in events if data["id"] == ident]
+
+    def status(self):
+        """What svqctl status tells people, line by line, with single blanks."""
+        argv = [binary().parent / "svqctl", "--socket", self.monitor, "status"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30)
+        return [" ".join(line.split()) for line in done.stdout.splitlines()]
 
     def activity(self):
         return Activity(self.process.pid)

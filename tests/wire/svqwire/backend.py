@@ -1,4 +1,4 @@
-"""The scripted vhost-user back-end: a slave on a listening socket, in a thread of its own.
+"""The scripted vhost-user back-end: a slave on a socket, in a thread of its own.
 
 It does what the specification says, writes down every breach of it by its front-end in
 `violations`, and does wrong only what a Fault tells it to. Everything it owns is touched by its
@@ -16,7 +16,9 @@ from . import message as wire
 from .backqueue import BackQueue
 from .devicering import DeviceMemory, Translation
 from .dirtylog import LogWriter
-from .fault import Drop, Fault, Nack
+from .door import Calling, Listening
+from .fault import Crash, Drop, Fault, Nack
+from .keeper import InflightMemory, answer_get
 from .message import Id, Message
 from .table import violations
 from .wait import wait_until
@@ -32,7 +34,7 @@ LOGGING = wire.P_LOG_SHMFD
 TYPED = (
     Id.GET_FEATURES, Id.GET_PROTOCOL_FEATURES, Id.GET_QUEUE_NUM, Id.GET_VRING_BASE,
     Id.GET_CONFIG, Id.GET_MAX_MEM_SLOTS, Id.GET_STATUS, Id.SET_DEVICE_STATE_FD,
-    Id.CHECK_DEVICE_STATE, Id.SET_LOG_BASE,
+    Id.CHECK_DEVICE_STATE, Id.SET_LOG_BASE, Id.GET_INFLIGHT_FD,
 )
 CONFIG = bytes((7 * n + 1) & 0xFF for n in range(96))
 
@@ -40,7 +42,9 @@ CONFIG = bytes((7 * n + 1) & 0xFF for n in range(96))
 class BackEnd:
     max_regions = 32
 
-    def __init__(self, path, queues=4, features=FEATURES, protocol=PROTOCOL, logs=False):
+    def __init__(self, path, queues=4, features=FEATURES, protocol=PROTOCOL, logs=False,
+                 connect=False):
+        """connect: the front-end listens at path, not the back-end."""
         self.path, self.queue_num = str(path), queues
         self.features = features | (wire.F_LOG_ALL if logs else 0)
         self.protocol = protocol | (LOGGING if logs else 0)
@@ -48,10 +52,11 @@ class BackEnd:
         # The device's manners: see BackQueue.
         self.order, self.hold, self.drain = "fifo", False, "before"
         self.short, self.corrupt, self.keeps_call = False, None, True
-        self.half_base, self.strict = False, True
+        self.half_base, self.strict, self.from_first = False, True, False
         self.keep_memory = False  # True: the fds of memory regions are kept in `memory_fds`
         self.memory_fds = []
         self.log, self.violations, self.faults = [], [], []
+        self.recorder = None
         self.sessions = 0
         self.connection = None
         self.loaded = None
@@ -60,11 +65,9 @@ class BackEnd:
         self.timers, self.tasks, self.error = [], [], None
         self.wake = os.eventfd(0, os.EFD_NONBLOCK)
         self.watch(self.wake, self._woken)
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.path)
-        self.listener.listen(8)
-        self.watch(self.listener.fileno(), self._accept)
         self.running = True
+        self.door = Calling(self) if connect else Listening(self)
+        self.door.open()
         self.thread = threading.Thread(target=self._loop, daemon=True)
         self.thread.start()
 
@@ -77,6 +80,8 @@ class BackEnd:
         self.status = self.mtu = 0
         self.rarp = None
         self.requests = None
+        self.inflight = None
+        self.stopped = []  # work of stopped rings, to be finished when asked to
 
     # For the test's thread.
 
@@ -113,6 +118,13 @@ class BackEnd:
         for queue in self.queues:
             queue.complete_held()
 
+    def finish_stopped(self):
+        """Completes what rings held when they were stopped; drain="asked"."""
+        self.drain = "before"
+        while self.stopped:
+            queue, held, call = self.stopped.pop(0)
+            queue.finish_late(held, call)
+
     def held(self):
         return sum(len(queue.held) for queue in self.queues)
 
@@ -140,7 +152,7 @@ class BackEnd:
             self.thread.join(10)
             assert not self.thread.is_alive(), "the scripted back-end hangs"
             self._drop()
-            self.listener.close()
+            self.door.close()
             os.close(self.wake)
             self.selector.close()
 
@@ -171,6 +183,8 @@ class BackEnd:
             function()
         except Drop:
             self._drop()
+        except Crash:
+            self.crash()
         except Translation as error:
             self.violations.append(f"outside the memory table: {error}")
         except Exception as error:
@@ -185,12 +199,23 @@ class BackEnd:
 
     def _accept(self):
         if self.connection:
-            self.unwatch(self.listener.fileno())  # until the present one has gone
+            self.door.pause()  # until the present one has gone
             return
-        self.connection, _ = self.listener.accept()
+        connection = self.door.take()
+        if not connection:
+            return
+        self.connection = connection
         self.sessions += 1
         self._reset_session()
         self.watch(self.connection.fileno(), self._readable)
+
+    def step(self, name):
+        """The device's work comes to a point where it may crash."""
+
+    def crash(self):
+        """The process dies, and another one serves the next front-end."""
+        self._drop()
+        self._reset_session()
 
     def _drop(self):
         if not self.connection:
@@ -208,8 +233,12 @@ class BackEnd:
         if self.state_fd >= 0:
             os.close(self.state_fd)
             self.state_fd = -1
-        if self.running and self.listener.fileno() not in self.selector.get_map():
-            self.watch(self.listener.fileno(), self._accept)
+        while self.stopped:
+            call = self.stopped.pop()[2]
+            if call >= 0:
+                os.close(call)
+        if self.running:
+            self.door.admit()
 
     def _readable(self):
         try:
@@ -236,17 +265,21 @@ class BackEnd:
                 reply.send(self.connection)
             except (BrokenPipeError, ConnectionResetError):
                 self._drop()
+        if reply:
+            self._close_fds(reply)
 
     def _handle(self, message, refuse=False):
         """Does what the message says; the answer to send, if any."""
         breaches = violations(message, self._judged_protocol())
         self.violations += breaches
         handler = getattr(self, "on_" + message.name.lower(), None)
-        payload, status = None, 0
+        payload, status, fds = None, 0, []
         try:
             if refuse or breaches or not handler:
                 raise Nack
             payload = handler(message)
+            if isinstance(payload, tuple):
+                payload, fds = payload
         except Nack:
             if message.id in TYPED:
                 raise Drop from None  # no answer could say no: rust-vmm ends the connection
@@ -257,7 +290,7 @@ class BackEnd:
             if not message.flags & wire.NEED_REPLY or not self.acked_protocol & wire.P_REPLY_ACK:
                 return None
             payload = wire.u64(status)
-        return Message(message.id, wire.VERSION | wire.REPLY, payload)
+        return Message(message.id, wire.VERSION | wire.REPLY, payload, fds)
 
     def _judged_protocol(self):
         """Before SET_PROTOCOL_FEATURES, what was offered; a migration's destination skips GET."""
@@ -432,6 +465,15 @@ class BackEnd:
         queue = self.queue(index)
         queue.enabled = bool(enable)
         queue.watch()
+
+    def on_get_inflight_fd(self, message):
+        payload, fd = answer_get(message, self.packed)
+        return payload, [fd]
+
+    def on_set_inflight_fd(self, message):
+        if any(queue.ring for queue in self.queues):
+            self.breach("SET_INFLIGHT_FD while rings run")
+        self.inflight = InflightMemory.of(message)
 
     def on_get_config(self, message):
         offset, size, flags = wire.CONFIG.unpack_from(message.payload)

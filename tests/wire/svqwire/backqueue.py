@@ -4,10 +4,12 @@ The device answers each chain with guest.answer(). How it does is set on the Bac
     order   "fifo" | "lifo" (a batch is completed back to front)
     hold    True: chains wait for BackEnd.release() or for what `drain` says
     drain   "before" (GET_VRING_BASE completes what is held, then answers) | "after" (it answers
-            first and completes a little later) | "never"
+            first and completes a little later) | "asked" (likewise, at BackEnd.finish_stopped()) |
+            "never"
     short   True: the used length says 1 byte although everything was written
     strict  False: what a sloppy guest writes in its own tables is let pass
     half_base  True: GET_VRING_BASE of a packed ring knows the lower 16 bits only, as DPDK
+    from_first  True: with IN_ORDER a ring that starts at 0 begins with descriptor 0
     corrupt a function (queue, chain) that writes something of its own into the used ring
 """
 
@@ -29,6 +31,7 @@ class BackQueue:
         self.enabled = False
         self.ring = self.stopped = None  # stopped: the ring of the last GET_VRING_BASE
         self.held = []
+        self.keeper = None  # of the in-flight region's part
         self.kicks = self.calls = self.chains = 0
 
     def set_fd(self, name, fd):
@@ -47,8 +50,18 @@ class BackQueue:
         )
         self.ring.takes_indirect = bool(backend.acked & F_INDIRECT)
         self.ring.strict = backend.strict
+        self.ring.in_order = self.in_order
+        if backend.from_first and not self.base:
+            self.ring.next_slot = 0
         self.stopped = None
+        region = backend.inflight
+        self.keeper = region.keeper(self.index, backend.packed) if region else None
+        if self.keeper:
+            self.held = self.keeper.begin(self.ring)
+            self.taken(self.held)
         self.watch()
+        if self.held:
+            os.eventfd_write(self.kick, 1)  # they are served with the first kick
 
     def watch(self):
         """Kicks wait in the eventfd while the ring is disabled."""
@@ -67,14 +80,25 @@ class BackQueue:
         self.process()
 
     def process(self):
-        batch = []
+        self.take()
+        if not self.backend.hold:
+            self.complete_held()
+
+    def take(self):
+        step = self.backend.step
         while chain := self.ring.pop():
-            batch.append(chain)
-        self.chains += len(batch)
-        if self.backend.hold:
-            self.held += batch
-            return
-        self.complete(self.ordered(batch))
+            step("popped")
+            if self.keeper:
+                self.keeper.take(chain, step)
+            self.taken([chain])
+            self.held.append(chain)
+            self.chains += 1
+            step("taken")
+
+    def taken(self, chains):
+        if self.backend.recorder:
+            for chain in chains:
+                chain.serial = self.backend.recorder.took(self.backend, self.index, chain.read())
 
     def ordered(self, chains):
         fifo = self.backend.order == "fifo" or self.backend.acked & F_IN_ORDER
@@ -84,23 +108,44 @@ class BackQueue:
         if not chains:
             return
         ring = chains[0].ring
-        if self.backend.acked & F_IN_ORDER and not self.backend.corrupt:
-            self.complete_batch(ring, chains)
-            return
+        for batch in self.batches(chains):
+            self.give_back(ring, batch)
+        self.signal(ring)
+        self.backend.step("called")
+
+    def batches(self, chains):
+        """What is published at once: with IN_ORDER everything, for one entry stands for it."""
+        return [chains] if self.in_order else [[chain] for chain in chains]
+
+    @property
+    def in_order(self):
+        return bool(self.backend.acked & F_IN_ORDER and not self.backend.corrupt)
+
+    def give_back(self, ring, chains):
+        backend, done = self.backend, []
         for chain in chains:
-            if self.backend.corrupt and self.backend.corrupt(self, chain):
+            if backend.corrupt and backend.corrupt(self, chain):
                 continue
             data = answer(chain.read(), chain.room)
+            backend.step("executing")
             chain.write(data)
-            ring.push(chain.head, 1 if self.backend.short and data else len(data))
-        self.signal(ring)
-
-    def complete_batch(self, ring, chains):
-        for chain in chains:
-            data = answer(chain.read(), chain.room)
-            chain.write(data)
-        ring.push_batch(chains, len(data))
-        self.signal(ring)
+            done.append((chain, 1 if backend.short and data else len(data)))
+        if not done:
+            return
+        chains = [chain for chain, _ in done]
+        if backend.recorder:
+            backend.recorder.executed(backend, self.index, chains)
+        backend.step("executed")
+        if self.keeper:
+            self.keeper.finish(chains, backend.step)
+            backend.step("finished")
+        ring.give_back(done, self.in_order, backend.step)
+        if backend.recorder:
+            backend.recorder.published(backend, self.index, chains)
+        backend.step("published")
+        if self.keeper:
+            self.keeper.commit(chains, ring, backend.step)
+            backend.step("committed")
 
     def signal(self, ring):
         if self.call >= 0 and ring.wants_call():
@@ -118,10 +163,13 @@ class BackQueue:
             return self.told(self.stopped.base()) if self.stopped else self.base
         if drain == "before":
             self.complete_held()
-        if drain == "after" and self.held:
+        if drain in ("after", "asked") and self.held:
             held, self.held = self.held, []
             call = os.dup(self.call) if self.call >= 0 and self.backend.keeps_call else -1
-            self.backend.later(LATE, lambda: self.finish_late(held, call))
+            if drain == "after":
+                self.backend.later(LATE, lambda: self.finish_late(held, call))
+            else:
+                self.backend.stopped.append((self, held, call))
         self.held = []
         self.forget()
         self.stopped, self.base = ring, self.told(ring.base())

@@ -33,29 +33,36 @@ def die_with_us():
 
 
 class Svqd:
-    def __init__(self, folder, devices=(), arguments=(), qmp=True, level="info"):
-        """devices: dicts of --device's keys."""
+    def __init__(self, folder, devices=(), arguments=(), qmp=True, level="info", prefix=(),
+                 pass_fds=()):
+        """devices: dicts of --device's keys. prefix: a command that becomes svqd."""
         self.folder = Path(folder)
         self.qmp_path = self.folder / "qmp.sock"
-        self.stderr = open(self.folder / "svqd.log", "w+b")
-        self.checked = True
-        command = [str(binary()), "--log-level", level]
+        self.checked, self.pass_fds = True, pass_fds
+        self.command = [*prefix, str(binary()), "--log-level", level]
         for device in devices:
-            command += ["--device", ",".join(f"{key}={value}" for key, value in device.items())]
+            keys = ",".join(f"{key}={value}" for key, value in device.items())
+            self.command += ["--device", keys]
         if qmp:
-            command += ["--qmp", str(self.qmp_path)]
+            self.command += ["--qmp", str(self.qmp_path)]
+        self.command += arguments
+        self.start("w+b")
+
+    def start(self, mode="ab"):
+        """Also a successor of one that was killed."""
+        self.stderr = open(self.folder / "svqd.log", mode)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             notify = self.folder / "notify.sock"
             ready.bind(str(notify))
             ready.settimeout(0.05)
             environment = dict(os.environ, NOTIFY_SOCKET=str(notify))
             self.process = subprocess.Popen(
-                command + list(arguments), stderr=self.stderr, stdin=subprocess.DEVNULL,
-                env=environment, preexec_fn=die_with_us,
+                self.command, stderr=self.stderr, stdin=subprocess.DEVNULL,
+                env=environment, preexec_fn=die_with_us, pass_fds=self.pass_fds,
             )
             self.wait_ready(ready)
             notify.unlink()
-        self.qmp = Qmp(self.qmp_path) if qmp else None
+        self.qmp = Qmp(self.qmp_path) if "--qmp" in self.command else None
 
     def wait_ready(self, ready):
         deadline = time.monotonic() + 20
@@ -153,6 +160,14 @@ class Svqd:
             return ""
         command = ["gdb", "-p", str(self.pid), "-batch", "-ex", "thread apply all bt"]
         return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+
+    def kill(self):
+        """It has no time to tidy up."""
+        if self.qmp:
+            self.qmp.close()
+        self.process.kill()
+        self.process.wait()
+        self.stderr.close()
 
     def stop(self, seconds=15.0):
         if self.qmp:

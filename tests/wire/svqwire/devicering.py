@@ -56,6 +56,8 @@ class DeviceChain:
     def __init__(self, ring, head, segments, slots=0):
         """segments: [(gpa, length, flags)]. slots: descriptors that it takes in the ring."""
         self.ring, self.head, self.slots = ring, head, slots
+        self.entries = ()  # a packed ring's: the descriptors as they are in the ring
+        self.serial = None  # of the request, when somebody keeps a record
         self.readable = [(gpa, length) for gpa, length, flags in segments if not flags & WRITE]
         self.writable = [(gpa, length) for gpa, length, flags in segments if flags & WRITE]
         if ring.strict and any(flags & WRITE for _, _, flags in segments[: len(self.readable)]):
@@ -80,11 +82,13 @@ class DeviceChain:
 class DeviceRing:
     is_packed = False
     takes_indirect = strict = True
+    in_order = False
 
     def __init__(self, memory, num, addresses, base, event_idx, log=None, used_gpa=None):
         self.num, self.addresses, self.event_idx = num, addresses, event_idx
         self.log, self.used_gpa = log, used_gpa  # used_gpa: only when the ring has F_LOG
         self.last_avail = base
+        self.next_slot = None  # of the next head, with IN_ORDER; None: any
         self.bind(memory)
         self.used_idx = self.used[1]  # as rust-vmm and DPDK take it, whatever BASE says
         self.old_used = self.used_idx
@@ -117,7 +121,22 @@ class DeviceRing:
         barrier()
         head = self.avail[2 + self.last_avail % self.num]
         self.last_avail = (self.last_avail + 1) & 0xFFFF
+        return self.chain_at(head)
+
+    def chain_at(self, head):
+        if self.in_order:
+            self.expect_order(head)
         return DeviceChain(self, head, list(self.walk(self.table, head, self.num)))
+
+    def expect_order(self, slot):
+        """With IN_ORDER descriptors come in ring order."""
+        for _ in range(self.num):
+            if self.next_slot not in (None, slot):
+                raise Breach(f"IN_ORDER: descriptor {slot} instead of {self.next_slot}")
+            self.next_slot = (slot + 1) % self.num
+            _, _, flags, slot = DESC.unpack_from(self.table, 16 * slot)
+            if not flags & NEXT:
+                return
 
     def walk(self, table, slot, num):
         for _ in range(num):
@@ -146,6 +165,14 @@ class DeviceRing:
         """IN_ORDER (virtio 1.3, 2.7.9): one entry, for the last, stands for the whole batch."""
         self.put(self.used_idx, chains[-1].head, length)
         self.publish(self.used_idx + len(chains))
+
+    def give_back(self, batch, in_order, step):
+        """(chain, length) pairs, published at once; step: between any two stores."""
+        used = batch[-1:] if in_order else batch
+        for position, (chain, length) in enumerate(used):
+            self.put(self.used_idx + position, chain.head, length)
+            step("put")
+        self.publish(self.used_idx + len(batch))
 
     def put(self, position, head, length):
         slot = position % self.num

@@ -14,6 +14,7 @@ class Chain:
         self.head, self.data = head, data  # head: the id by which the device returns it
         self.readable, self.writable, self.slots = readable, writable, slots
         self.length = None
+        self.told = None  # the descriptors that a packed ring was given: (gpa, length, flags)
 
     @property
     def room(self):

@@ -11,6 +11,10 @@ class Drop(Exception):
     """The handler ends the connection."""
 
 
+class Crash(Exception):
+    """The back-end's process dies here."""
+
+
 @dataclass
 class Fault:
     """Fires on the message after `skip` matching ones, once.

@@ -10,6 +10,7 @@ import socket
 
 from . import message as wire
 from .message import HEADER, Id, Message
+from .region import Region
 from .wait import Late, wait_until
 
 
@@ -24,7 +25,7 @@ class FrontEnd:
     def __init__(self, address, guest, seconds=10.0, listen=False):
         self.address, self.guest, self.seconds = str(address), guest, seconds
         self.offered = self.acked = self.offered_protocol = self.protocol = 0
-        self.listener = None
+        self.listener = self.region = None
         if listen:
             self.listener = socket.socket(socket.AF_UNIX)
             self.listener.bind(self.address)
@@ -117,6 +118,7 @@ class FrontEnd:
         for sock in (self.sock, self.listener):
             if sock:
                 sock.close()
+        self.forget_region()
 
     def __enter__(self):
         return self
@@ -204,6 +206,28 @@ class FrontEnd:
 
     def set_config(self, offset, data, flags=0):
         self.tell(Id.SET_CONFIG, wire.config(offset, len(data), flags, data))
+
+    def get_inflight(self):
+        queues, packed = self.guest.count, bool(self.guest.options.get("packed"))
+        entries = self.guest.queues[0].ring.num
+        body, fds = self.ask(Id.GET_INFLIGHT_FD, wire.INFLIGHT.pack(0, 0, queues, entries, 0),
+                             size=wire.INFLIGHT.size, fds_back=1)
+        size, offset, count, num, _ = wire.INFLIGHT.unpack(body)
+        assert (count, num) == (queues, entries), f"a region for {count} queues of {num}"
+        self.forget_region()
+        self.region = Region(fds[0], size, offset, count, num, packed)
+
+    def set_inflight(self):
+        self.tell(Id.SET_INFLIGHT_FD, self.region.payload(), [self.region.fd])
+
+    def forget_region(self):
+        if self.region:
+            self.region.close()
+        self.region = None
+
+    def inherit_region(self, other):
+        """The same VMM on a new connection."""
+        self.region, other.region = other.region, None
 
     def set_log_base(self, log):
         """The reply has to be the 16-byte LOG payload with a size that is not 0."""

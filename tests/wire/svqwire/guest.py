@@ -10,6 +10,7 @@ import time
 from .eventfd import EventFd
 from .memory import GuestMemory
 from .packedring import PackedRing
+from .recorder import SERIAL
 from .ring import GuestRing
 from .wait import Late
 
@@ -33,6 +34,8 @@ class Queue:
         self.index, self.ring = index, ring
         self.kick, self.call, self.err = EventFd(), EventFd(), EventFd()
         self.random = random.Random(index)
+        self.serial = 0  # of the next random request
+        self.recorder = None
 
     def submit(self, readable=(), writable=(), **options):
         chain = self.ring.add(readable, writable, **options)
@@ -44,10 +47,12 @@ class Queue:
             self.kick.signal()
 
     def submit_random(self):
-        """A request of random shape."""
+        """A request of random shape, which begins with its number."""
         pick = self.random
         readable = [pick.randbytes(pick.randint(1, 300)) for _ in range(pick.randint(1, 2))]
+        readable[0] = SERIAL.pack(self.serial) + readable[0]
         writable = [pick.randint(1, 600) for _ in range(pick.randint(0, 2))]
+        self.serial += 1
         return self.submit(readable, writable)
 
     def check(self, chain):
@@ -76,6 +81,8 @@ class Queue:
                     f" (avail {self.ring.avail_idx}, used {self.ring.used_idx()})"
                 )
         for chain in done:
+            if self.recorder:
+                self.recorder.completed(self.index, SERIAL.unpack_from(chain.data)[0])
             if check:
                 self.check(chain)
             self.ring.release(chain)
@@ -108,13 +115,16 @@ class Guest:
         """options: the rings': packed, num, event_idx, indirect, in_order."""
         self.memory = memory or GuestMemory()
         self.options = options
+        self.life = 0  # how often the driver has started over
         rings = [make_ring(self.memory, **self.options) for _ in range(queues)]
         self.queues = [Queue(index, ring) for index, ring in enumerate(rings)]
+        self.count = queues  # also while a test keeps some of them away from the VMM
 
     def moved(self, memory):
         """The same guest on another host, in `memory`."""
         guest = Guest(0, memory=memory, **self.options)
         guest.queues = [Queue(q.index, q.ring.moved(memory)) for q in self.queues]
+        guest.count = self.count
         return guest
 
     def io(self, count=16, depth=4):
@@ -129,6 +139,7 @@ class Guest:
     def restart(self, **options):
         """The driver starts over (device reset); eventfds stay."""
         self.options.update(options)
+        self.life += 1
         for queue in self.queues:
             if options:
                 queue.ring = make_ring(self.memory, **self.options)

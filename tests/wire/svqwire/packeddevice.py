@@ -56,14 +56,24 @@ class PackedDevice:
             if not self.is_next():
                 return None
         barrier()
-        place, segments = self.last_avail, []
+        place, entries = self.last_avail, []
         while True:
-            gpa, length, number, flags = ENTRY.unpack_from(self.table, 16 * (place % self.num))
+            entry = ENTRY.unpack_from(self.table, 16 * (place % self.num))
+            flags = entry[3]
+            entries.append(entry)
             if not packed.is_available(flags, place, self.num):
                 raise Breach(f"descriptor {place % self.num} of a chain is not available")
             place += 1
             if place - self.used > self.num:
                 raise Breach("more descriptors are available than the ring has")
+            if not flags & NEXT:
+                break
+        return self.chain_of(entries)
+
+    def chain_of(self, entries):
+        """The chain of these descriptors, which are the next ones of the ring."""
+        segments, number = [], entries[-1][2]
+        for gpa, length, _, flags in entries:
             if flags & INDIRECT:
                 if not self.takes_indirect:
                     raise Breach("INDIRECT was not negotiated")
@@ -72,13 +82,12 @@ class PackedDevice:
                 segments += self.indirect(gpa, length)
             else:
                 segments.append((gpa, length, flags))
-            if not flags & NEXT:
-                break
         if number in self.sizes:
             raise Breach(f"id {number} is in use")
-        self.sizes[number] = place - self.last_avail
-        chain = DeviceChain(self, number, segments, place - self.last_avail)
-        self.last_avail = place
+        self.sizes[number] = len(entries)
+        chain = DeviceChain(self, number, segments, len(entries))
+        chain.entries = entries
+        self.last_avail += len(entries)
         return chain
 
     def is_next(self):
@@ -102,11 +111,27 @@ class PackedDevice:
         self.put(self.used, chains[-1].head, length)
         self.used += sum(self.sizes.pop(chain.head) for chain in chains)
 
-    def put(self, place, head, length, flags=None):
+    def give_back(self, batch, in_order, step):
+        """(chain, length) pairs, published at once by the flags of the first; step: between any
+        two stores."""
+        place, used = self.used, []
+        for chain, length in batch:
+            self.sizes.pop(chain.head)
+            used.append((place, chain.head, length))
+            place += chain.slots
+        if in_order:
+            used = [(self.used, *used[-1][1:])]
+        for entry in used[::-1]:
+            self.put(*entry, step=step)
+        self.used = place
+
+    def put(self, place, head, length, flags=None, step=None):
         slot = place % self.num
         if flags is None:
             flags = packed.bits(place, self.num, used=True) | (WRITE if length else 0)
         self.table[16 * slot + 8 : 16 * slot + 14] = ENTRY.pack(0, length, head, 0)[8:14]
+        if step:
+            step("put")
         barrier()
         self.items[8 * slot + FLAGS] = flags
         self.mark(self.desc_gpa + 16 * slot, 16)

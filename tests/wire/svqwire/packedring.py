@@ -75,7 +75,10 @@ class PackedRing(DriverRing):
                        flags | (0 if last else NEXT))
         self.left -= count
         self.avail += count
-        return self.chain(head, segments, [place % self.num for place in places])
+        chain = self.chain(head, segments, [place % self.num for place in places])
+        chain.told = [(gpa, length, flags | (0 if place == places[-1] else NEXT))
+                      for place, (gpa, length, flags) in zip(places, entries)]
+        return chain
 
     def write(self, place, gpa, length, number, flags):
         """A descriptor; what it says is hidden until publish() as long as the batch's first

@@ -18,6 +18,7 @@ class Qemu(Vmm):
         | wire.F_PROTOCOL
     )
     protocol_bits = 0x1FFFF  # every bit 7.2 has a name for, HOST_NOTIFIER and INBAND included
+    keeps_region = True  # as blk does
     early_calls = False  # True: the call before the kick, as other VMMs do
     acks = (Id.SET_MEM_TABLE, Id.ADD_MEM_REG, Id.REM_MEM_REG, Id.SET_BACKEND_REQ_FD,
             Id.NET_SET_MTU, Id.SET_CONFIG)
@@ -73,6 +74,9 @@ class Qemu(Vmm):
                 self.tell(Id.SET_STATUS, wire.u64(status | bits))
 
     def start(self, bases=None, calls=True):
+        if self.keeps_region and self.protocol & wire.P_INFLIGHT:
+            self.tell(Id.SET_FEATURES, wire.u64(self.acceptable()))
+            self.share_region()
         self.set_features(self.acceptable())
         self.update_memory()
         for queue in self.guest.queues:
@@ -82,6 +86,16 @@ class Qemu(Vmm):
         self.add_status(ACKNOWLEDGE | DRIVER | DRIVER_OK)
         if calls and not self.early_calls:  # blk and fs: the real call comes last
             self.unmask()
+
+    def reconnect(self, protocol=None):
+        """blk's: everything anew but the in-flight region. Nobody told it the bases: of a split
+        ring it takes the used index, of a packed one whatever it had last."""
+        self.connect(config=False)
+        self.start([queue.ring.start_base if queue.ring.is_packed else queue.ring.used_idx()
+                    for queue in self.guest.queues])
+        for queue in self.guest.queues:
+            queue.kick.signal()
+            queue.call.signal()
 
     def start_queue(self, queue, base):
         self.vring_num(queue)
@@ -174,6 +188,8 @@ class Qemu(Vmm):
 
 class QemuNet(Qemu):
     """Queues 2n and 2n+1 are a pair; what belongs to the device comes on pair 0 only."""
+
+    keeps_region = False
 
     def pairs(self):
         queues = self.guest.queues

@@ -42,8 +42,10 @@ class GuestRing(DriverRing):
     # The well-behaved driver.
 
     def link(self, segments, direct):
-        """Writes (gpa, length, flags) segments: `direct` in the table, the rest indirect."""
-        slots = [self.free.pop() for _ in range(min(direct + 1, len(segments)))]
+        """Writes (gpa, length, flags) segments: `direct` in the table, the rest indirect. With
+        IN_ORDER descriptors are used in ring order."""
+        end = 0 if self.in_order else -1
+        slots = [self.free.pop(end) for _ in range(min(direct + 1, len(segments)))]
         entries = self.entries(segments, direct, slots[-1])
         for position, (gpa, length, flags) in enumerate(entries):
             last = position + 1 == len(slots)

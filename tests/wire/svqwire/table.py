@@ -7,7 +7,7 @@ from . import message as wire
 from .message import Id
 
 ANY = None  # size or number of fds judged by the handler
-U64, STATE, ADDR, REGION, LOG = 8, 8, 40, 40, 16
+U64, STATE, ADDR, REGION, LOG, INFLIGHT = 8, 8, 40, 40, 16, 24
 
 # id: (payload size, fds, protocol feature needed)
 RULES = {
@@ -34,6 +34,8 @@ RULES = {
     Id.SET_BACKEND_REQ_FD: (0, 1, wire.P_BACKEND_REQ),
     Id.GET_CONFIG: (ANY, 0, wire.P_CONFIG),
     Id.SET_CONFIG: (ANY, 0, wire.P_CONFIG),
+    Id.GET_INFLIGHT_FD: (INFLIGHT, 0, wire.P_INFLIGHT),
+    Id.SET_INFLIGHT_FD: (INFLIGHT, 1, wire.P_INFLIGHT),
     Id.RESET_DEVICE: (0, 0, wire.P_RESET_DEVICE),
     Id.GET_MAX_MEM_SLOTS: (0, 0, wire.P_MEM_SLOTS),
     Id.ADD_MEM_REG: (REGION, 1, wire.P_MEM_SLOTS),

@@ -37,6 +37,16 @@ class Vmm(FrontEnd):
         return usable & (guest | DEVICE_BITS | wire.F_PROTOCOL)
 
 
+    def share_region(self):
+        """The in-flight region: fetched once for each life of the driver, then handed back."""
+        if not self.protocol & wire.P_INFLIGHT:
+            return
+        if not self.region or self.region.life != self.guest.life:
+            self.get_inflight()
+            self.region.life = self.guest.life
+        self.set_inflight()
+
+
 class CloudHypervisor(Vmm):
     acks_all = True
     ring_bits = (
@@ -64,6 +74,7 @@ class CloudHypervisor(Vmm):
         queues = self.guest.queues
         for queue in queues:
             self.vring_num(queue)
+        self.share_region()
         for queue in queues:
             self.vring_addr(queue)
             self.vring_base(queue, bases[queue.index] if bases else queue.ring.avail[1])

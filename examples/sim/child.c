@@ -34,8 +34,7 @@ static void become(char *const argv[], const char *log, pid_t parent)
     _exit(127);
 }
 
-int demo_child_start(struct demo_child *child, const char *name, char *const argv[],
-                     const char *log)
+int sim_child_start(struct sim_child *child, const char *name, char *const argv[], const char *log)
 {
     pid_t parent = getpid();
 
@@ -51,7 +50,7 @@ int demo_child_start(struct demo_child *child, const char *name, char *const arg
     return 0;
 }
 
-static bool describe(const struct demo_child *child, int status, char *how, size_t size)
+static bool describe(const struct sim_child *child, int status, char *how, size_t size)
 {
     if (WIFSIGNALED(status))
         snprintf(how, size, "%s was ended by signal %d (%s)", child->name, WTERMSIG(status),
@@ -61,7 +60,7 @@ static bool describe(const struct demo_child *child, int status, char *how, size
     return WIFEXITED(status) && !WEXITSTATUS(status);
 }
 
-bool demo_child_ended(struct demo_child *child, char *how, size_t size)
+bool sim_child_ended(struct sim_child *child, char *how, size_t size)
 {
     int status;
 
@@ -72,7 +71,7 @@ bool demo_child_ended(struct demo_child *child, char *how, size_t size)
     return true;
 }
 
-bool demo_child_stop(struct demo_child *child, char *how, size_t size)
+bool sim_child_stop(struct sim_child *child, char *how, size_t size)
 {
     const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
     bool killed = false;
@@ -95,7 +94,22 @@ bool demo_child_stop(struct demo_child *child, char *how, size_t size)
     return false;
 }
 
-uint64_t demo_child_cpu(const struct demo_child *child)
+int sim_child_kill(struct sim_child *child)
+{
+    int status = 0;
+    pid_t ended;
+
+    if (!child->pid)
+        return -ESRCH;
+    kill(child->pid, SIGKILL);
+    do
+        ended = waitpid(child->pid, &status, 0);
+    while (ended < 0 && errno == EINTR);
+    child->pid = 0;
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? 0 : -ESRCH;
+}
+
+uint64_t sim_child_cpu(const struct sim_child *child)
 {
     char path[64], line[512];
     uint64_t user, system;

@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The in-flight region of a device.
+ *
+ * To the front-end, svqd is a back-end that keeps one, whatever the real one does: it makes the
+ * region (GET_INFLIGHT_FD) and takes it back when the front-end meets svqd's successor
+ * (SET_INFLIGHT_FD). A relay keeps its queue's part of it.
+ *
+ * A back-end that keeps a region must have one before any ring starts (libvhost-user insists):
+ *
+ *      rings in pass-through    the front-end's region, where that is large enough; else our own,
+ *                               so that the back-end's successor can be told what was in flight
+ *      shadow rings             a new one each time: what is in flight there is in the relay
+ *
+ * Who believes what, when a ring starts: while a part lists requests, it says where the ring goes
+ * on. So it does the first time that this session starts the ring, since the front-end may have
+ * handed it over after a crash. Otherwise SET_VRING_BASE decides, and the part is made to say the
+ * same: of a ring that has been used, a part of zeros would be wrong at the next crash.
+ *
+ * Threat model: front-end and back-end may write anything at any time. Parts are judged in
+ * svq_inflight_read(), on a copy; all else here goes by numbers that were checked once.
+ */
+#include "device/internal.h"
+#include "mem/inflight_memory.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+/* Entries of our own regions, unless a ring has more. */
+#define USUAL_NUM 1024u
+
+/* ---- Parts --------------------------------------------------------------------------------------
+ */
+
+static void *part_of(const struct inflight_memory *memory, const struct svq_queue *queue)
+{
+    return inflight_memory_part(memory, device_guest_format(queue->device), queue->index,
+                                queue->num);
+}
+
+/* Return: 0, or -errno: there is no such part, or it makes no sense. */
+static int read_part(const struct inflight_memory *memory, const struct svq_queue *queue,
+                     const struct svq_vring *guest, struct svq_inflight_report *report)
+{
+    const void *part = part_of(memory, queue);
+
+    if (!part)
+        return -ENOENT;
+    return svq_inflight_read(part, device_guest_format(queue->device), memory->what.queue_size,
+                             queue->num, guest, report);
+}
+
+/* Where a split ring of the guest's has been used up to. */
+static uint16_t used_index(const struct svq_vring *guest)
+{
+    /* Acquire: pairs with the device's release of used.idx. */
+    return __atomic_load_n((uint16_t *)guest->device + 1, __ATOMIC_ACQUIRE);
+}
+
+static uint16_t avail_index(const struct svq_vring *guest)
+{
+    /* Acquire: pairs with the driver's release of avail.idx. */
+    return __atomic_load_n((uint16_t *)guest->driver + 1, __ATOMIC_ACQUIRE);
+}
+
+/* Make a part say that nothing is in flight, of a ring that starts as SET_VRING_BASE says. */
+static void reset_part(const struct inflight_memory *memory, const struct svq_queue *queue,
+                       const struct svq_vring *guest)
+{
+    enum svq_ring_format format = device_guest_format(queue->device);
+    void *part = part_of(memory, queue);
+    struct svq_ring_index index;
+    uint32_t base;
+
+    if (!part)
+        return;
+    if (format == SVQ_RING_SPLIT) {
+        base = used_index(guest);
+    } else {
+        index = svq_packed_index(queue->base);
+        base = queue->has_base ? svq_packed_base(&index) : SVQ_PACKED_START;
+    }
+    svq_inflight_reset(part, format, memory->what.queue_size, base);
+}
+
+/* ---- Rules --------------------------------------------------------------------------------------
+ */
+
+/* Does the part of this ring in our own region list what a dead back-end left? */
+static bool left_by_dead(const struct svq_queue *queue)
+{
+    return queue->device->s.inflight.left[queue->index] && queue->stranded;
+}
+
+/* What tells where this ring goes on; NULL: nothing but SET_VRING_BASE. */
+static struct inflight_memory *witness(const struct svq_queue *queue)
+{
+    const struct inflight *in = &queue->device->s.inflight;
+
+    return left_by_dead(queue) ? in->ours : in->theirs;
+}
+
+/* Does the region say where this ring goes on? */
+static bool decides(const struct inflight_memory *memory, const struct svq_queue *queue,
+                    const struct svq_vring *guest, struct svq_inflight_report *report)
+{
+    if (read_part(memory, queue, guest, report) || !report->tracked)
+        return false;
+    return report->in_flight || queue->stranded || !queue->device->s.inflight.ran[queue->index];
+}
+
+static bool keeps_region(const struct svq_backend *backend)
+{
+    return backend->protocol_acked & SVQ_BIT(SVQ_VU_PROTOCOL_F_INFLIGHT_SHMFD);
+}
+
+static bool completes_in_order(const struct svq_device *device)
+{
+    return device_acked(device, SVQ_F_IN_ORDER) && device_guest_format(device) == SVQ_RING_SPLIT;
+}
+
+bool inflight_base(const struct svq_queue *queue, const struct svq_vring *guest, uint32_t *base)
+{
+    const struct inflight *in = &queue->device->s.inflight;
+    const struct inflight_memory *memory = witness(queue);
+    struct svq_inflight_report report;
+
+    if (decides(memory, queue, guest, &report)) {
+        *base = report.used_base;
+        return true;
+    }
+    /*
+     * Cloud Hypervisor passes the available index when there is a region and counts on that to know
+     * what was in flight. If nobody could keep it, order says the same.
+     */
+    if (!part_of(memory, queue) || in->ran[queue->index] || !completes_in_order(queue->device))
+        return false;
+    *base = used_index(guest);
+    return true;
+}
+
+/* The ring starts here, and if need be again: from now on the region is not asked. */
+static void settle_base(struct svq_queue *queue, const struct svq_vring *guest)
+{
+    queue->has_base |= inflight_base(queue, guest, &queue->base);
+    queue->device->s.inflight.ran[queue->index] = true;
+}
+
+void *inflight_part(const struct svq_queue *queue, unsigned *entries)
+{
+    const struct inflight_memory *memory = witness(queue);
+
+    *entries = memory ? memory->what.queue_size : 0;
+    return part_of(memory, queue);
+}
+
+/* The region that a back-end has for the guest's rings; NULL: it has none. */
+static struct inflight_memory *given_direct(const struct svq_device *device)
+{
+    const struct inflight *in = &device->s.inflight;
+
+    return in->given == in->scratch ? NULL : in->given;
+}
+
+bool inflight_needs_relay(const struct svq_queue *queue)
+{
+    const struct svq_device *device = queue->device;
+    struct svq_inflight_report report;
+    struct svq_vring guest;
+
+    return device->policy != SVQ_SHADOW_OFF && !keeps_region(device->link.backend) &&
+           !completes_in_order(device) && queue_guest_ring(queue, device->s.map, &guest) &&
+           !read_part(witness(queue), queue, &guest, &report) && report.in_flight;
+}
+
+/* Make the part that the back-end goes by say what is so. */
+static void prepare_direct(struct svq_queue *queue, const struct svq_vring *guest,
+                           const struct svq_inflight_report *left)
+{
+    struct svq_device *device = queue->device;
+    const struct inflight_memory *given = given_direct(device), *theirs = device->s.inflight.theirs;
+    void *part = part_of(theirs, queue);
+
+    if (left && given == witness(queue))
+        return;
+    if (left && left->in_flight && !completes_in_order(device))
+        device_error(device,
+                     "queue %u: %u requests that were in flight are lost: the back-end keeps no "
+                     "in-flight region",
+                     queue->index, left->in_flight);
+    reset_part(given, queue, guest);
+    /* Nobody keeps the front-end's meanwhile: zeros say so. */
+    if (part && given != theirs)
+        memset(part, 0, svq_inflight_size(device_guest_format(device), theirs->what.queue_size));
+}
+
+void inflight_starts(struct svq_queue *queue, bool shadow)
+{
+    struct svq_device *device = queue->device;
+    struct svq_inflight_report report;
+    struct svq_vring guest;
+    bool decided, ran = device->s.inflight.ran[queue->index];
+
+    if (!queue_guest_ring(queue, device->s.map, &guest))
+        return;
+    if (!device->link.has_region)
+        device->s.inflight.given = NULL;
+    decided = decides(witness(queue), queue, &guest, &report);
+    settle_base(queue, &guest);
+    if (!shadow)
+        prepare_direct(queue, &guest, decided ? &report : NULL);
+    else if (ran && !decided)
+        reset_part(witness(queue), queue, &guest); /* or the relay would go by it */
+}
+
+/* ---- What the front-end says --------------------------------------------------------------------
+ */
+
+/* Does any ring rest on the region that the front-end has given, or not given? */
+static bool in_use(const struct svq_device *device)
+{
+    for_each_queue(device, i, queue)
+        if (queue->wire != WIRE_NONE || queue->relay || queue->stranded)
+            return true;
+    return false;
+}
+
+static void take_theirs(struct svq_device *device, struct inflight_memory *memory)
+{
+    struct inflight *in = &device->s.inflight;
+
+    in->given = NULL;
+    device->link.has_region = false;
+    inflight_memory_free(in->theirs);
+    in->theirs = memory;
+    memset(in->ran, 0, sizeof(in->ran));
+    svq_debug(device->id, "in-flight region of %u queues with %u entries", memory->what.num_queues,
+              memory->what.queue_size);
+}
+
+int inflight_get_fd(struct svq_device *device, struct svq_vu_message *msg,
+                    struct svq_vu_message *reply)
+{
+    const struct svq_vu_inflight *asked = &msg->payload.inflight;
+    struct inflight_memory *memory;
+    int err, fd;
+
+    /* Whatever was sent, 24 bytes are expected; no size and no fd: there is no region. */
+    reply->payload.inflight = (struct svq_vu_inflight){0};
+    reply->header.size = sizeof(reply->payload.inflight);
+    if (in_use(device))
+        return -EBUSY;
+    err = inflight_memory_new(device_guest_format(device), asked->num_queues, asked->queue_size,
+                              &memory);
+    if (err)
+        return err;
+    fd = fcntl(memory->fd, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) {
+        err = -errno;
+        inflight_memory_free(memory);
+        return err;
+    }
+    reply->payload.inflight = memory->what;
+    reply->fds[0] = fd;
+    reply->fd_count = 1;
+    /* It counts from now on: the specification has front-ends send it back after a crash only. */
+    take_theirs(device, memory);
+    return 0;
+}
+
+int inflight_set_fd(struct svq_device *device, struct svq_vu_message *msg,
+                    struct svq_vu_message *reply)
+{
+    const struct svq_vu_inflight *what = &msg->payload.inflight;
+    struct inflight_memory *memory;
+    int err;
+
+    (void)reply;
+    if (inflight_memory_is(device->s.inflight.theirs, msg->fds[0], what))
+        return 0;
+    if (in_use(device))
+        return -EBUSY;
+    err = inflight_memory_map(msg->fds[0], what, device_guest_format(device), &memory);
+    if (err) {
+        svq_error(device->id,
+                  "cannot use the in-flight region of %u queues with %u entries, %llu bytes at "
+                  "%llu: %s",
+                  what->num_queues, what->queue_size, (unsigned long long)what->mmap_size,
+                  (unsigned long long)what->mmap_offset, strerror(-err));
+        return err;
+    }
+    svq_message_take_fd(msg, 0);
+    take_theirs(device, memory);
+    return 0;
+}
+
+/* ---- What the back-end gets ---------------------------------------------------------------------
+ */
+
+/* The rings that the back-end serves in this mode. */
+static enum svq_ring_format format_of(const struct svq_device *device, bool shadow)
+{
+    return shadow ? device_backend_format(device) : device_guest_format(device);
+}
+
+static unsigned num_of(const struct svq_queue *queue, bool shadow)
+{
+    return shadow && queue->num
+               ? svq_relay_shadow_num(device_backend_format(queue->device), queue->num)
+               : queue->num;
+}
+
+static bool covers_queue(const struct inflight_memory *memory, const struct svq_queue *queue,
+                         bool shadow)
+{
+    return inflight_memory_part(memory, format_of(queue->device, shadow), queue->index,
+                                num_of(queue, shadow));
+}
+
+/* Every ring that has a size? */
+static bool covers_all(const struct inflight_memory *memory, const struct svq_device *device,
+                       bool shadow)
+{
+    if (!memory)
+        return false;
+    for_each_queue(device, i, queue)
+        if (queue->num && !covers_queue(memory, queue, shadow))
+            return false;
+    return true;
+}
+
+/*
+ * A new region for all rings of the device. Not for more than the back-end counts: libvhost-user
+ * believes the number of queues. But some count pairs, and some do not count.
+ */
+static int make_for_all(const struct svq_device *device, bool shadow, struct inflight_memory **out)
+{
+    unsigned num_queues = device->s.queue_num < MAX_QUEUES ? device->s.queue_num : MAX_QUEUES;
+    unsigned queue_size = USUAL_NUM;
+
+    for_each_queue(device, i, queue) {
+        if (num_queues <= i)
+            num_queues = i + 1;
+        if (queue_size < num_of(queue, shadow))
+            queue_size = num_of(queue, shadow);
+    }
+    return inflight_memory_new(format_of(device, shadow), num_queues ? num_queues : 1, queue_size,
+                               out);
+}
+
+/* Keep what dead back-ends left in the old region of ours. */
+static int carry_over(const struct svq_device *device, struct inflight_memory *memory,
+                      const struct inflight_memory *old)
+{
+    bool left = false;
+
+    for_each_queue(device, i, queue)
+        left |= left_by_dead(queue);
+    if (!left)
+        return 0;
+    if (memory->what.queue_size != old->what.queue_size ||
+        memory->what.mmap_size < old->what.mmap_size) {
+        svq_error(device->id, "a ring has grown, but other rings' requests are in flight");
+        return -EINVAL;
+    }
+    memcpy(memory->host, old->host, old->what.mmap_size);
+    return 0;
+}
+
+static int need_ours(struct svq_device *device)
+{
+    struct inflight *in = &device->s.inflight;
+    struct inflight_memory *memory;
+    int err;
+
+    if (covers_all(in->ours, device, false))
+        return 0;
+    err = make_for_all(device, false, &memory);
+    if (err)
+        return err;
+    err = carry_over(device, memory, in->ours);
+    if (err) {
+        inflight_memory_free(memory);
+        return err;
+    }
+    inflight_memory_free(in->ours);
+    in->ours = memory;
+    return 0;
+}
+
+/* Shadow rings start unused. Of a packed one, zeros would not say so. */
+static int need_scratch(struct svq_device *device)
+{
+    enum svq_ring_format format = device_backend_format(device);
+    struct inflight_memory *memory;
+    int err = make_for_all(device, true, &memory);
+
+    if (err)
+        return err;
+    for (unsigned i = 0; format == SVQ_RING_PACKED && i < memory->what.num_queues; i++)
+        svq_inflight_reset(inflight_memory_part(memory, format, i, memory->what.queue_size), format,
+                           memory->what.queue_size, SVQ_PACKED_START);
+    inflight_memory_free(device->s.inflight.scratch);
+    device->s.inflight.scratch = memory;
+    return 0;
+}
+
+int inflight_tell(struct svq_device *device, struct svq_backend *backend, bool shadow)
+{
+    struct inflight *in = &device->s.inflight;
+    int err = 0;
+
+    in->given = NULL;
+    device->link.has_region = false;
+    if (!keeps_region(backend))
+        return 0;
+    if (shadow) {
+        err = need_scratch(device);
+        in->given = in->scratch;
+    } else if (covers_all(in->theirs, device, false)) {
+        in->given = in->theirs;
+    } else {
+        err = need_ours(device);
+        in->given = in->ours;
+    }
+    if (!err)
+        err = backend->ops->set_inflight(backend, in->given->fd, &in->given->what);
+    if (err)
+        in->given = NULL;
+    device->link.has_region = !err;
+    return err;
+}
+
+bool inflight_covers(const struct svq_queue *queue)
+{
+    const struct svq_device *device = queue->device;
+
+    /* None: it does not want one, or has refused it. */
+    return !device->link.has_region ||
+           covers_queue(device->s.inflight.given, queue, device->s.shadow);
+}
+
+/* ---- After a crash ------------------------------------------------------------------------------
+ */
+
+/* Without a region: does the ring itself tell? */
+static const char *recover_by_ring(struct svq_queue *queue, const struct svq_vring *guest)
+{
+    uint16_t next;
+
+    if (queue_is_packed(queue))
+        return "the back-end keeps no in-flight region for its packed rings";
+    next = used_index(guest) + queue->skew;
+    /* What it took out of order, it has completed; or it has taken nothing else. */
+    if (!device_acked(queue->device, SVQ_F_IN_ORDER) && next != avail_index(guest))
+        return "the back-end keeps no in-flight region and completes out of order";
+    queue->base = next;
+    queue->has_base = true;
+    return NULL;
+}
+
+const char *inflight_recover(struct svq_queue *queue)
+{
+    const struct inflight_memory *given = given_direct(queue->device);
+    struct inflight *in = &queue->device->s.inflight;
+    struct svq_inflight_report report;
+    struct svq_vring guest;
+    int err;
+
+    in->left[queue->index] = false;
+    if (!queue_guest_ring(queue, queue->device->s.map, &guest))
+        return "its ring is not in guest memory";
+    err = read_part(given, queue, &guest, &report);
+    if (err && err != -ENOENT)
+        return "what the in-flight region says contradicts itself or the ring";
+    if (err || !report.tracked)
+        return recover_by_ring(queue, &guest);
+    queue->base = report.used_base;
+    queue->has_base = true;
+    in->left[queue->index] = given == in->ours;
+    return NULL;
+}
+
+const char *inflight_unsafe(const struct svq_device *device)
+{
+    const struct svq_backend *backend = device->link.backend;
+    bool shadow = device->s.fd < 0 ? device->policy == SVQ_SHADOW_ON : device->s.shadow;
+
+    if (shadow || given_direct(device))
+        return NULL;
+    if (device->link.open && !shadow_device_wired(device) && keeps_region(backend))
+        return NULL;
+    if (device_guest_format(device) == SVQ_RING_PACKED)
+        return "the back-end keeps no in-flight region for its packed rings; shadow=on makes it "
+               "crash-safe";
+    if (completes_in_order(device))
+        return NULL;
+    return "the back-end keeps no in-flight region and completes out of order; shadow=on makes it "
+           "crash-safe";
+}
+
+void inflight_end(struct svq_device *device)
+{
+    struct inflight *in = &device->s.inflight;
+
+    inflight_memory_free(in->theirs);
+    inflight_memory_free(in->ours);
+    inflight_memory_free(in->scratch);
+    *in = (struct inflight){0};
+}
