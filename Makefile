@@ -42,7 +42,7 @@ clean:
 
 help:
 	@echo 'make            build into $(BUILD)/'
-	@echo 'make demo       see what svqd does: no VM, no privileges, a quarter of a minute'
+	@echo 'make demo       see what svqd does: no VM, no privileges, 20 seconds'
 	@echo 'make check      run all the tests that this machine can run'
 	@echo 'make nightly    the long versions of the model test and the stress: hours'
 	@echo 'make install    PREFIX=$(PREFIX), DESTDIR='

@@ -66,7 +66,7 @@ def meson(count, build, args):
     count.add_run("meson test", run(command), report)
 
 
-def pytest(count, build, folder, expression, args, keyword=""):
+def pytest(count, build, folder, expression, args, keyword="", processes=1):
     report = build / f"report-{folder.name}.xml"
     report.unlink(missing_ok=True)
     command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder,
@@ -75,6 +75,8 @@ def pytest(count, build, folder, expression, args, keyword=""):
         command += ["-m", expression]
     if keyword:
         command += ["-k", keyword]
+    if processes > 1:
+        command += ["-n", str(processes)]
     environment = dict(os.environ, SVQD=str(build / "svqd"), SVQ_BUILD=str(build),
                        SVQ_TIME_SCALE=str(args.slow or 1), PYTHONDONTWRITEBYTECODE="1")
     count.add_run(str(folder), run(command, env=environment, cwd=ROOT), report)
@@ -98,7 +100,9 @@ def main():
     if "none" not in args.suite:
         meson(count, build, args)
     if args.wire != "none":
-        pytest(count, build, ROOT / "tests" / "wire", args.wire, args, args.wire_only)
+        # These wait for one another most of the time; real peers need the whole machine.
+        pytest(count, build, ROOT / "tests" / "wire", args.wire, args, args.wire_only,
+               min(os.cpu_count() or 1, 4))
     if args.e2e != "none":
         pytest(count, build, ROOT / "tests" / "e2e", args.e2e, args)
 

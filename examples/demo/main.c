@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * svq-demo: what svqd does, in half a minute and without a virtual machine.
+ * svq-demo: what svqd does, in 20 seconds and without a virtual machine.
  */
 #include <errno.h>
 #include <getopt.h>

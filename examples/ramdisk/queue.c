@@ -78,6 +78,9 @@ int rd_queue_start(struct rd_queue *queue, const struct rd_memory *mem, uint64_t
         return ret;
     queue->broken = NULL;
     queue->started = true;
+    if (queue->track.again_count)
+        fprintf(stderr, "svq-ramdisk: queue %u: %u requests to do again\n", queue->index,
+                queue->track.again_count);
     /* A predecessor may have been killed after its last completion and before the call. */
     if (queue->track.part && queue->call >= 0)
         eventfd_write(queue->call, 1);

@@ -16,6 +16,7 @@
  */
 #include "device/internal.h"
 
+#include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -128,6 +129,21 @@ static void pause_between_looks(unsigned looks)
         svq_fiber_sleep(SVQ_MSEC);
 }
 
+/* Has the back-end closed its connection? Then what it has not completed it never will. */
+static bool left(struct svq_device *device)
+{
+    const struct svq_backend *backend = device->link.backend;
+    struct pollfd fd = {.events = POLLRDHUP};
+
+    if (!link_up(device))
+        return true;
+    fd.fd = backend->ops->fd(backend);
+    if (poll(&fd, 1, 0) <= 0 || !(fd.revents & (POLLRDHUP | POLLHUP | POLLERR)))
+        return false;
+    link_lost(device, "back-end closed the connection");
+    return true;
+}
+
 /* GET_VRING_BASE: the ring stops, or, if it has, the back-end says how far it has come. */
 static int ask_base(struct svq_queue *queue, uint32_t *base)
 {
@@ -159,6 +175,8 @@ static int wait_drained(struct svq_queue *queue, uint32_t *base, int64_t deadlin
             wire_report_fault(queue, "backend", "its next index lies outside of what it was given");
         if (result)
             return 0;
+        if (left(queue->device))
+            return -ENOTCONN;
         note_lazy(queue->device);
         if (svq_now() >= deadline)
             return -ETIMEDOUT;
@@ -231,7 +249,7 @@ static void let_catch_up(struct svq_queue *queue, int64_t deadline)
     for (unsigned looks = 0; queue->lane && !queue->fault && svq_now() < deadline; looks++) {
         svq_lane_turn(queue->lane);
         svq_lane_call(queue->lane, ask_owes, &owes);
-        if (!owes)
+        if (!owes || left(queue->device))
             return;
         pause_between_looks(looks);
     }
@@ -266,7 +284,9 @@ int wire_halt(struct svq_queue *queue, int64_t deadline)
         queue->halted_at = base;
         return err;
     }
+    queue->owing = true;
     err = wait_drained(queue, &base, deadline);
+    queue->owing = err;
     queue->base = next_index(queue, base);
     queue->has_base = true;
     queue->wire = WIRE_NONE;

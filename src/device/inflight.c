@@ -17,6 +17,11 @@
  * handed it over after a crash. Otherwise SET_VRING_BASE decides, and the part is made to say the
  * same: of a ring that has been used, a part of zeros would be wrong at the next crash.
  *
+ * A back-end that has not completed what it took before it was stopped may still complete it when
+ * the ring goes on. Such a ring starts where it was stopped, and its part is disowned, or all that
+ * would be done twice. So it is with shadow rings always: what is to be done again there, the relay
+ * makes available again.
+ *
  * Threat model: front-end and back-end may write anything at any time. Parts are judged in
  * svq_inflight_read(), on a copy; all else here goes by numbers that were checked once.
  */
@@ -36,6 +41,19 @@ static void *part_of(const struct inflight_memory *memory, const struct svq_queu
 {
     return inflight_memory_part(memory, device_guest_format(queue->device), queue->index,
                                 queue->num);
+}
+
+/* The rings that the back-end serves in this mode. */
+static enum svq_ring_format format_of(const struct svq_device *device, bool shadow)
+{
+    return shadow ? device_backend_format(device) : device_guest_format(device);
+}
+
+static unsigned num_of(const struct svq_queue *queue, bool shadow)
+{
+    return shadow && queue->num
+               ? svq_relay_shadow_num(device_backend_format(queue->device), queue->num)
+               : queue->num;
 }
 
 /* Return: 0, or -errno: there is no such part, or it makes no sense. */
@@ -63,24 +81,34 @@ static uint16_t avail_index(const struct svq_vring *guest)
     return __atomic_load_n((uint16_t *)guest->driver + 1, __ATOMIC_ACQUIRE);
 }
 
-/* Make a part say that nothing is in flight, of a ring that starts as SET_VRING_BASE says. */
+/*
+ * Make a part say that nothing is in flight, of a ring that starts as SET_VRING_BASE says. A back-end
+ * takes its index from there, unless nobody has kept it yet. So nobody has where that would be
+ * another index: a front-end without region leaves out what was in flight when its back-end died.
+ */
 static void reset_part(const struct inflight_memory *memory, const struct svq_queue *queue,
                        const struct svq_vring *guest)
 {
     enum svq_ring_format format = device_guest_format(queue->device);
     void *part = part_of(memory, queue);
     struct svq_ring_index index;
+    bool apart;
     uint32_t base;
 
     if (!part)
         return;
     if (format == SVQ_RING_SPLIT) {
         base = used_index(guest);
+        apart = queue->base && queue->base != base; /* 0: see sane_base() */
     } else {
         index = svq_packed_index(queue->base);
         base = queue->has_base ? svq_packed_base(&index) : SVQ_PACKED_START;
+        apart = (base & UINT16_MAX) != base >> 16;
     }
-    svq_inflight_reset(part, format, memory->what.queue_size, base);
+    if (apart)
+        svq_inflight_disown(part, format, memory->what.queue_size, base);
+    else
+        svq_inflight_reset(part, format, memory->what.queue_size, base);
 }
 
 /* ---- Rules --------------------------------------------------------------------------------------
@@ -104,7 +132,8 @@ static struct inflight_memory *witness(const struct svq_queue *queue)
 static bool decides(const struct inflight_memory *memory, const struct svq_queue *queue,
                     const struct svq_vring *guest, struct svq_inflight_report *report)
 {
-    if (read_part(memory, queue, guest, report) || !report->tracked)
+    /* It counts from the used index: that is not where a ring with a skew goes on. */
+    if (queue->skew || read_part(memory, queue, guest, report) || !report->tracked)
         return false;
     return report->in_flight || queue->stranded || !queue->device->s.inflight.ran[queue->index];
 }
@@ -125,6 +154,8 @@ bool inflight_base(const struct svq_queue *queue, const struct svq_vring *guest,
     const struct inflight_memory *memory = witness(queue);
     struct svq_inflight_report report;
 
+    if (queue->owing)
+        return false;
     if (decides(memory, queue, guest, &report)) {
         *base = report.used_base;
         return true;
@@ -201,7 +232,9 @@ void inflight_starts(struct svq_queue *queue, bool shadow)
     struct svq_vring guest;
     bool decided, ran = device->s.inflight.ran[queue->index];
 
-    if (!queue_guest_ring(queue, device->s.map, &guest))
+    if (shadow)
+        queue->owing = false;
+    if (queue->owing || !queue_guest_ring(queue, device->s.map, &guest))
         return;
     if (!device->link.has_region)
         device->s.inflight.given = NULL;
@@ -211,6 +244,27 @@ void inflight_starts(struct svq_queue *queue, bool shadow)
         prepare_direct(queue, &guest, decided ? &report : NULL);
     else if (ran && !decided)
         reset_part(witness(queue), queue, &guest); /* or the relay would go by it */
+}
+
+void inflight_disown(const struct svq_queue *queue, uint32_t base)
+{
+    const struct svq_device *device = queue->device;
+    const struct inflight_memory *given = device->s.inflight.given;
+    bool shadow = queue->wire == WIRE_SHADOW;
+    enum svq_ring_format format = format_of(device, shadow);
+    struct svq_vring guest;
+    void *part;
+
+    if (!device->link.has_region || (given == device->s.inflight.scratch) != shadow)
+        return;
+    part = inflight_memory_part(given, format, queue->index, num_of(queue, shadow));
+    if (!part)
+        return;
+    if (shadow && format == SVQ_RING_SPLIT)
+        base = used_index(&queue->place.host);
+    else if (format == SVQ_RING_SPLIT && queue_guest_ring(queue, device->s.map, &guest))
+        base = used_index(&guest);
+    svq_inflight_disown(part, format, given->what.queue_size, base);
 }
 
 /* ---- What the front-end says --------------------------------------------------------------------
@@ -296,19 +350,6 @@ int inflight_set_fd(struct svq_device *device, struct svq_vu_message *msg,
 
 /* ---- What the back-end gets ---------------------------------------------------------------------
  */
-
-/* The rings that the back-end serves in this mode. */
-static enum svq_ring_format format_of(const struct svq_device *device, bool shadow)
-{
-    return shadow ? device_backend_format(device) : device_guest_format(device);
-}
-
-static unsigned num_of(const struct svq_queue *queue, bool shadow)
-{
-    return shadow && queue->num
-               ? svq_relay_shadow_num(device_backend_format(queue->device), queue->num)
-               : queue->num;
-}
 
 static bool covers_queue(const struct inflight_memory *memory, const struct svq_queue *queue,
                          bool shadow)
@@ -459,6 +500,18 @@ static const char *recover_by_ring(struct svq_queue *queue, const struct svq_vri
     return NULL;
 }
 
+/*
+ * It went on while it may have been at work on requests of before. Those are not in the region; is
+ * all that it can have taken listed there, or complete?
+ */
+static bool lists_all(const struct svq_queue *queue, const struct svq_vring *guest,
+                      const struct svq_inflight_report *report)
+{
+    return !queue->owing || !queue->handed ||
+           (!queue_is_packed(queue) &&
+            (uint16_t)(report->base + queue->skew) == avail_index(guest));
+}
+
 const char *inflight_recover(struct svq_queue *queue)
 {
     const struct inflight_memory *given = given_direct(queue->device);
@@ -475,9 +528,13 @@ const char *inflight_recover(struct svq_queue *queue)
         return "what the in-flight region says contradicts itself or the ring";
     if (err || !report.tracked)
         return recover_by_ring(queue, &guest);
-    queue->base = report.used_base;
+    if (!lists_all(queue, &guest, &report))
+        return "the back-end had been stopped with requests in flight and had gone on";
+    if (queue->skew && report.in_flight && !completes_in_order(queue->device))
+        return "the front-end had left out requests when it started the ring";
+    queue->base = queue->skew ? (uint16_t)(report.used_base + queue->skew) : report.used_base;
     queue->has_base = true;
-    in->left[queue->index] = given == in->ours;
+    in->left[queue->index] = given == in->ours && !queue->skew;
     return NULL;
 }
 
@@ -486,6 +543,15 @@ const char *inflight_unsafe(const struct svq_device *device)
     const struct svq_backend *backend = device->link.backend;
     bool shadow = device->s.fd < 0 ? device->policy == SVQ_SHADOW_ON : device->s.shadow;
 
+    for_each_queue(device, i, queue) {
+        if (queue->wire != WIRE_DIRECT)
+            continue;
+        if (queue->owing)
+            return "the back-end goes on with requests that it had not completed when it was "
+                   "stopped";
+        if (queue->skew && !completes_in_order(device))
+            return "the front-end has left out requests when it started a ring";
+    }
     if (shadow || given_direct(device))
         return NULL;
     if (device->link.open && !shadow_device_wired(device) && keeps_region(backend))

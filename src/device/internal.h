@@ -69,6 +69,7 @@ struct svq_queue {
     enum wire wire;
     bool handed;   /* the back-end was told to start it */
     uint16_t skew; /* direct, split: available minus used index with nothing in flight */
+    bool owing;    /* direct: stopped with requests in flight; its back-end may still do them */
     bool stranded; /* in pass-through its back-end left with requests in flight, maybe */
 
     /* While wired through a relay. */
@@ -523,6 +524,11 @@ bool inflight_base(const struct svq_queue *queue, const struct svq_vring *guest,
 bool inflight_needs_relay(const struct svq_queue *queue);
 /* A ring is about to start in that mode: settles queue->base, and what its part says. */
 void inflight_starts(struct svq_queue *queue, bool shadow);
+/*
+ * The back-end is to start this ring at that index, and to do nothing again: a shadow ring, or one
+ * of the guest's on which it may still be at work.
+ */
+void inflight_disown(const struct svq_queue *queue, uint32_t base);
 /*
  * Give a back-end the region it needs for the rings that are about to start: the front-end's or
  * our own for the guest's rings, another one for shadow rings. Queued. No ring may be with it.

@@ -174,6 +174,8 @@ void queue_stop(struct svq_queue *queue)
         wire_dismantle(queue);
     queue->wire = WIRE_NONE;
     queue->handed = false;
+    queue->owing = false;
+    queue->skew = 0;
     queue->stranded = false;
     queue->started = false;
     queue->has_kick = false;

@@ -34,12 +34,13 @@ static const char *strand_direct(struct svq_queue *queue)
 {
     const char *why = NULL;
 
-    if (queue->handed) {
+    if (queue->handed || queue->owing) {
         why = inflight_recover(queue);
         queue->stranded = !why && !caught_up(queue);
     }
     queue->wire = WIRE_NONE;
     queue->handed = false;
+    queue->owing = false;
     return why;
 }
 
@@ -49,7 +50,7 @@ const char *recover_strand(struct svq_device *device)
 
     for_each_queue(device, i, queue) {
         queue->absorbed = true;
-        if (queue->wire == WIRE_DIRECT && !why)
+        if ((queue->wire == WIRE_DIRECT || queue->owing) && !why)
             why = strand_direct(queue);
         if (!queue->lane)
             continue;
@@ -125,8 +126,6 @@ int recover_rings(struct svq_device *device)
         queue->absorbed = true;
     /* Relays count as wired: shadow_wire_all() would take the region for told. */
     err = shadow_device_wired(device) ? wire_region(device) : 0;
-    if (!err)
-        err = shadow_device_wired(device) ? wire_region(device) : 0;
     if (!err)
         err = restart_relays(device);
     if (!err)

@@ -48,11 +48,13 @@ int wire_start(struct svq_queue *queue)
     int kick = queue->wire == WIRE_SHADOW ? queue->backend_kick : queue->kick;
     int err;
 
+    if (queue->owing)
+        inflight_disown(queue, queue->base);
     queue->handed = true;
     err = backend->ops->set_vring_fd(backend, SVQ_VU_SET_VRING_KICK, queue->index, kick);
     /* A ring that was disabled while its back-end was away is to be drained first. */
     if (!err && (queue->enabled || queue->relay) &&
-        device_acked(queue->device, SVQ_F_PROTOCOL_FEATURES))
+        queue->device->s.features_served & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES))
         err = backend->ops->set_vring_enable(backend, queue->index, true);
     return device_backend_did(queue->device, err);
 }
@@ -93,6 +95,8 @@ void wire_note_start(struct svq_queue *queue)
     struct svq_vring guest;
 
     inflight_starts(queue, false);
+    if (queue->owing)
+        return; /* they lie to each other as they did */
     queue->skew = 0;
     if (!queue_is_packed(queue) && queue_guest_ring(queue, queue->device->s.map, &guest))
         queue->skew = sane_base(queue, &guest) - used_index(&guest);
@@ -237,6 +241,16 @@ static struct svq_relay_config relay_config(const struct svq_queue *queue)
     };
 }
 
+/* The back-end's view of a relay's ring, from that index on. Queued. */
+static int tell_shadow(struct svq_queue *queue, uint32_t base)
+{
+    const struct wiring w = shadow_wiring(queue, base);
+
+    queue->wire = WIRE_SHADOW;
+    inflight_disown(queue, base);
+    return tell(queue, &w);
+}
+
 static uint32_t shadow_start(const struct svq_queue *queue)
 {
     return device_backend_format(queue->device) == SVQ_RING_PACKED ? SVQ_PACKED_START
@@ -277,15 +291,12 @@ static const char *make_relay(struct svq_queue *queue)
 int wire_shadow(struct svq_queue *queue)
 {
     const char *why = make_relay(queue);
-    struct wiring w;
 
     if (why) {
         device_error(queue->device, "queue %u cannot be shadowed: %s", queue->index, why);
         return -EINVAL;
     }
-    w = shadow_wiring(queue, shadow_start(queue));
-    queue->wire = WIRE_SHADOW;
-    return tell(queue, &w);
+    return tell_shadow(queue, shadow_start(queue));
 }
 
 int wire_shadow_go(struct svq_queue *queue)
@@ -346,16 +357,14 @@ static void find_resume_base(struct svq_relay *relay, void *arg)
 int wire_resume(struct svq_queue *queue)
 {
     uint32_t base = queue->halted_at;
-    struct wiring w;
 
     if (queue->lane)
         svq_lane_call(queue->lane, find_resume_base, &base);
     else
         find_resume_base(queue->relay, &base);
-    w = shadow_wiring(queue, base);
     queue->halted = false;
     wire_hold(queue, false);
-    return tell(queue, &w);
+    return tell_shadow(queue, base);
 }
 
 /*
@@ -382,7 +391,6 @@ int wire_restart(struct svq_queue *queue)
     struct svq_ring_place place = queue->place;
     struct svq_region_file *rings = queue->rings;
     const char *reason;
-    struct wiring w;
     int err;
 
     if (svq_relay_fault(queue->relay, &reason) == SVQ_SIDE_GUEST) {
@@ -407,9 +415,7 @@ int wire_restart(struct svq_queue *queue)
     queue->fault = NULL;
     queue->halted = false;
     queue->handed = false;
-    queue->wire = WIRE_SHADOW;
-    w = shadow_wiring(queue, shadow_start(queue));
-    return tell(queue, &w);
+    return tell_shadow(queue, shadow_start(queue));
 }
 
 void wire_dismantle(struct svq_queue *queue)

@@ -45,21 +45,29 @@ static void reset_packed(struct region_packed *part, unsigned entries, uint32_t 
                                       .old_wrap = index.used_wrap}};
 }
 
-void svq_inflight_reset(void *part, enum svq_ring_format format, unsigned entries, uint32_t base)
+static uint16_t *version_of(void *part)
 {
-    uint16_t *version = (uint16_t *)((char *)part + offsetof(struct region_split, version));
-
     static_assert(offsetof(struct region_split, version) == offsetof(struct region_packed, version),
                   "in the same place");
-    /* The process may be killed half-way: then nobody has used it. */
-    __atomic_store_n(version, 0, __ATOMIC_RELAXED);
+    return (uint16_t *)((char *)part + offsetof(struct region_split, version));
+}
+
+void svq_inflight_disown(void *part, enum svq_ring_format format, unsigned entries, uint32_t base)
+{
+    /* First: the process may be killed half-way. */
+    __atomic_store_n(version_of(part), 0, __ATOMIC_RELAXED);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     if (format == SVQ_RING_PACKED)
         reset_packed(part, entries, base);
     else
         reset_split(part, entries, base);
+}
+
+void svq_inflight_reset(void *part, enum svq_ring_format format, unsigned entries, uint32_t base)
+{
+    svq_inflight_disown(part, format, entries, base);
     /* Release: pairs with nothing that runs, but nothing may come after it. */
-    __atomic_store_n(version, REGION_VERSION, __ATOMIC_RELEASE);
+    __atomic_store_n(version_of(part), REGION_VERSION, __ATOMIC_RELEASE);
 }
 
 /* ---- Reading --------------------------------------------------------------------------------- */

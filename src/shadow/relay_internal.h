@@ -4,11 +4,15 @@
  * descriptors move: forward.c and complete.c hold one function for each combination that differs,
  * made from one body by the compiler, and svq_relay_new() picks.
  *
+ *   inflight.h  the in-flight table
+ *   tables.h    indirect tables in the back-end's format
  *   gather.h    a chain from the guest's ring into the in-flight table
  *   emit.h      and from there to the shadow ring
  *   forward.c   new chains: guest to back-end
  *   complete.c  completions: back-end to guest
- *   tracker.h   what is in flight, written down in the in-flight region
+ *   restart.c   the table's chains to another back-end, after a crash
+ *   region.h    the in-flight region: its layout, and what it says
+ *   tracker.h   what is in flight, written down there
  *   relay.c     everything that is rare
  */
 #ifndef SVQ_SHADOW_RELAY_INTERNAL_H

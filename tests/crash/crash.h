@@ -43,12 +43,13 @@ struct tally {
     unsigned svqds;
     unsigned frozen; /* survivors, for a while */
     unsigned swaps;
-    unsigned swaps_refused; /* because one of the two back-ends was killed */
-    unsigned verified;      /* times that the whole disk was read back */
-    unsigned retried;       /* connections of the guest that broke while they began */
+    unsigned swapped;  /* the others were refused: one of the two back-ends was killed */
+    unsigned verified; /* times that the whole disk was read back */
+    unsigned retried;  /* connections of the guest that broke while they began */
     uint64_t in_flight;
     uint32_t outage_us[MAX_KILLS]; /* from a kill to the next completion */
     unsigned outages;
+    uint32_t pause_us[MAX_KILLS]; /* of a swap, as svqd says */
 };
 
 struct world {

@@ -279,7 +279,8 @@ static int run(struct world *world)
         nap_us(below(world, 8) ? below(world, 20000) : 0);
         if (world->options.mode == SWITCHING && below(world, 2) && switch_shadow(world))
             return -1;
-        if (world->options.mode == SWAPPING && swap(world))
+        if (world->options.mode == SWAPPING &&
+            ((!below(world, 4) && switch_shadow(world)) || swap(world)))
             return -1;
         if (kill_once(world) || (world->options.mode == MIGRATING && migrate(world)))
             return -1;
@@ -385,22 +386,28 @@ static int compare(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
+static void report_times(const char *what, uint32_t *us, unsigned count)
+{
+    qsort(us, count, sizeof(us[0]), compare);
+    printf("; %s: median %.1f ms, longest %.1f ms", what, us[count / 2] / 1000.0,
+           us[count - 1] / 1000.0);
+}
+
 static void report(struct world *world)
 {
     struct tally *tally = &world->tally;
 
-    qsort(tally->outage_us, tally->outages, sizeof(tally->outage_us[0]), compare);
     printf("%u kills (%u back-ends, %u svqds), %llu requests, %llu in flight when the guest's "
            "device died, %u freezes, disk verified %u times, %u retries",
            tally->kills, atomic_load(&tally->backends), tally->svqds,
            (unsigned long long)completed(world), (unsigned long long)tally->in_flight,
            tally->frozen, tally->verified, tally->retried);
     if (tally->outages)
-        printf("; outages: median %.1f ms, longest %.1f ms",
-               tally->outage_us[tally->outages / 2] / 1000.0,
-               tally->outage_us[tally->outages - 1] / 1000.0);
+        report_times("outages", tally->outage_us, tally->outages);
     if (tally->swaps)
-        printf("; %u swaps, %u of them refused", tally->swaps, tally->swaps_refused);
+        printf("; %u swaps, %u of them refused", tally->swaps, tally->swaps - tally->swapped);
+    if (tally->swapped)
+        report_times("pauses", tally->pause_us, tally->swapped);
     printf("\n");
 }
 

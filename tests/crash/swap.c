@@ -9,10 +9,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "sim/random.h"
 
-#define SOON_US 5000 /* about what a swap takes */
+#define SWAP_US  5000  /* about what a swap takes */
+#define REACH_US 45000 /* about when svqd sees a back-end that connects to it */
 
 enum { NOBODY, OLD, NEW };
 
@@ -36,6 +38,7 @@ static int set_backend(struct world *world, const char *path, struct killer *kil
     char address[160];
     pthread_t thread;
     json_t *result = NULL;
+    long long us;
     int ret;
 
     if (killer->pid && pthread_create(&thread, NULL, kill_soon, killer))
@@ -46,9 +49,12 @@ static int set_backend(struct world *world, const char *path, struct killer *kil
                           json_pack("{s:s, s:s}", "id", DEVICE, "backend", address), &result);
     if (killer->pid)
         pthread_join(thread, NULL);
-    if (!ret && json_integer_value(json_object_get(result, "pause-microseconds")) <= 0)
-        fail(world, "device-set-backend took no time");
+    us = json_integer_value(json_object_get(result, "pause-microseconds"));
     json_decref(result);
+    if (!ret && us <= 0)
+        fail(world, "device-set-backend took no time");
+    else if (!ret)
+        world->tally.pause_us[world->tally.swapped++] = (uint32_t)us;
     return ret;
 }
 
@@ -57,16 +63,24 @@ static int end_other(struct world *world, struct sim_child *child, bool killed)
 {
     char how[128];
 
-    if (!sim_child_stop(child, how, sizeof(how)) && !killed)
+    /* One that has only just begun does not catch the signal yet. */
+    if (!sim_child_stop(child, how, sizeof(how)) && !killed && !strstr(how, "signal 15"))
         return fail(world, "%s", how);
     return 0;
+}
+
+/* The new one is there, or will be soon. */
+static void await_socket(const char *path)
+{
+    for (unsigned i = 0; i < 5000 && access(path, F_OK); i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000 * 1000}, NULL);
 }
 
 int swap(struct world *world)
 {
     unsigned who = sim_random_below(&world->random, 3) ? NOBODY : OLD;
     struct sim_child next = {.pid = 0};
-    struct killer killer = {.us = (long)sim_random_below(&world->random, SOON_US)};
+    struct killer killer = {.pid = 0};
     char path[sizeof(world->backend)];
     int ret;
 
@@ -75,12 +89,16 @@ int swap(struct world *world)
     snprintf(path, sizeof(path), "%s/disk-%u.sock", world->dir, ++world->tally.swaps);
     if (start_ramdisk_at(world, &next, path))
         return -1;
+    if (!world->options.listen)
+        await_socket(path);
+    killer.us = (long)sim_random_below(&world->random, SWAP_US);
+    if (who == NEW && world->options.listen)
+        killer.us = REACH_US + 4 * killer.us;
     killer.pid = who == OLD ? world->ramdisk.pid : who == NEW ? next.pid : 0;
     ret = set_backend(world, path, &killer);
     if (ret && (ret != -EREMOTEIO || !who))
         fail(world, "%s", world->qmp.error);
     if (ret) {
-        world->tally.swaps_refused++;
         if (end_other(world, &next, who == NEW))
             return -1;
     } else {

@@ -151,9 +151,11 @@ int start_svqd(struct world *world)
                           world->qmp_path, "--log-level", "info", NULL};
 
     snprintf(device, sizeof(device),
-             "id=" DEVICE ",frontend=%s,backend=vhost-user:%s%s,shadow=%s,reconnect=0.1",
+             "id=" DEVICE ",frontend=%s,backend=vhost-user:%s%s,shadow=%s,reconnect=0.1%s",
              world->frontend, options->listen ? "listen:" : "", world->backend,
-             options->mode == SHADOW ? "on" : "auto");
+             options->mode == SHADOW ? "on" : "auto",
+             /* Not to wait so long for a new one that was killed before it was there. */
+             options->mode == SWAPPING ? ",message-timeout=2" : "");
     sim_qmp_close(&world->qmp);
     if (start(world, &world->svqd, "svqd", argv))
         return -1;

@@ -41,6 +41,11 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(autouse=True)
+def _figures_are_named(request):
+    figures.begin(request.node.name)
+
+
+@pytest.fixture(autouse=True)
 def _svqd_is_built(request):
     if not DIRECT and not request.node.get_closest_marker("direct_only"):
         assert svqd.binary().exists(), f"no {svqd.binary()}: build it or set SVQD"

@@ -1,4 +1,4 @@
-"""Back-ends and svqd die under a guest that writes all the time, and the guest does not notice.
+"""Back-ends, svqd and VMMs die under a guest that writes all the time, and it does not notice.
 
 Moments are random: a failure's report tells in which round it came.
 """
@@ -13,12 +13,14 @@ from peers.figures import times
 from peers.guest import vhost_blk
 from peers.procfs import open_files
 from peers.qmp import QmpError
+from peers.ramdisk import RamDisk
 from peers.storage import Image, StorageDaemon
 from peers.wait import SCALE, wait_for
 from peers.writer import Writer
 
 pytestmark = [pytest.mark.svqd_only, pytest.mark.timeout(900)]
 DISK_MIB = 16
+MIB = 1 << 20
 # The storage daemon has no packed rings; a guest that uses them needs svqd to.
 SHADOW = {False: {"shadow": "on"}, True: {"shadow": "on", "offer": "packed"}}
 
@@ -44,19 +46,40 @@ def write(bench, kernel, initramfs):
     return write
 
 
-def chain(wire, storage, **options):
-    """A second svqd before the first: what it passes through to has an in-flight region."""
-    near = wire({"blk0": storage.sockets[0]}, name="svqd-near", shadow="on")
-    far = wire({"blk0": near.sockets["blk0"]}, name="svqd-far", shadow="off", **options)
-    return far, near
+class Relay:
+    """A second svqd as a back-end that keeps an in-flight region, before a storage daemon."""
+
+    def __init__(self, wire, storage):
+        self._storage = storage
+        self._near = wire({"blk0": storage.sockets[0]}, name="svqd-near", shadow="on")
+        self._replayed = 0
+        self.image = storage.image
+        self.sockets = [self._near.sockets["blk0"]]
+
+    def crash(self):
+        self._replayed = self.replayed()
+        self._near.crash()
+
+    def start(self):
+        self._near.start()
+
+    def revive(self):
+        self._near.process.assert_alive()
+        self._storage.revive()
+
+    def replayed(self):
+        """How many requests it has found in its region, in all its lives."""
+        return self._replayed + self._near.device("blk0")["backend"]["resubmitted"]
+
+    def assert_nothing_leaked(self):
+        self._near.assert_nothing_leaked()
 
 
 class Outages:
     """A device's outages, as svqd tells of them."""
 
-    def __init__(self, daemon, title, meanwhile=None):
+    def __init__(self, daemon, meanwhile=None):
         self._daemon = daemon
-        self._title = title
         self._meanwhile = meanwhile
         self._seen = 0
 
@@ -88,7 +111,7 @@ class Outages:
         assert peer["resubmitted"] == sum(again), (peer, again)
         assert peer["last-outage-microseconds"] == ended[-1]["microseconds"], (peer, ended[-1])
         figures.say(
-            f"{self._title}: {len(ended)} outages, {sum(again) + replayed} requests done again; "
+            f"{len(ended)} outages, {sum(again) + replayed} requests done again; "
             + figures.spread([event["microseconds"] for event in ended])
         )
 
@@ -120,8 +143,7 @@ def test_backend_dies(wire, storage, write, packed):
     check_served(daemon, "shadow", packed)
     assert daemon.device("blk0")["crash-safe"] == {"safe": True}
     assert "crash-safe yes" in daemon.status()
-    title = f"back-end killed, shadow, {'packed' if packed else 'split'}"
-    outages, kills = Outages(daemon, title), times(25)
+    outages, kills = Outages(daemon), times(15)
     for number in range(kills):
         a_moment()
         storage.crash()
@@ -139,27 +161,59 @@ def test_backend_dies(wire, storage, write, packed):
     leave(writer, daemon)
 
 
-def test_tracking_backend_dies(wire, storage, write):
-    """In pass-through, before a back-end that keeps the in-flight region."""
-    far, near = chain(wire, storage)
-    writer = write(far.sockets["blk0"])
-    assert far.mode("blk0") == "pass-through"
-    assert far.device("blk0")["crash-safe"] == {"safe": True}
-    outages = Outages(far, "back-end killed, pass-through", storage.revive)
-    kills = times(25)
-    replayed = 0
+@pytest.mark.parametrize(
+    "kind, packed",
+    [("svqd", False), ("ramdisk", False), ("ramdisk", True)],
+    ids=["svqd", "ramdisk", "ramdisk-packed"],
+)
+def test_tracking_backend_dies(bench, wire, need, write, kind, packed):
+    """In pass-through, before back-ends that keep the in-flight region that svqd gives them."""
+    if kind == "svqd":
+        need("qemu-storage-daemon", "qemu-utils")
+        backend = Relay(wire, StorageDaemon(bench, mib=DISK_MIB))
+    else:
+        backend = RamDisk(bench, DISK_MIB)
+    daemon = wire({"blk0": backend.sockets[0]}, name="svqd-far", shadow="off")
+    writer = write(daemon.sockets["blk0"], packed=packed)
+    assert daemon.device("blk0")["crash-safe"] == {"safe": True}
+    outages, kills = Outages(daemon, backend.revive), times(10)
     for _ in range(kills):
         a_moment()
-        replayed += near.device("blk0")["backend"]["resubmitted"]
-        near.crash()
-        near.start()
+        backend.crash()
+        backend.start()
         outages.wait_over()
         writer.guest.assert_well()
-    writer.wait_progress(meanwhile=storage.revive)
-    check_served(far, "pass-through")
-    outages.check(kills, replayed)
-    writer.finish(storage.image)
-    leave(writer, far, near)
+    writer.wait_progress(meanwhile=backend.revive)
+    check_served(daemon, "pass-through", packed)
+    outages.check(kills, backend.replayed())
+    writer.finish(backend.image)
+    leave(writer, daemon, backend)
+
+
+def test_backend_dies_in_a_switch(bench, wire, write):
+    """Killed about when its rings are switched from pass-through to shadow, or back."""
+    backend = RamDisk(bench, DISK_MIB)
+    daemon = wire({"blk0": backend.sockets[0]})
+    writer = write(daemon.sockets["blk0"])
+    outages, refusals = Outages(daemon, backend.revive), []
+    for number in range(times(10)):
+        enable = number % 2 == 0
+        order = daemon.aside("x-vhost-enable-shadow-vq", name="blk0", enable=enable)
+        a_moment(0.02)
+        backend.crash()
+        backend.start()
+        refusal = order.result()
+        outages.wait_over()
+        if refusal:
+            refusals.append(refusal.desc)
+        else:
+            assert daemon.mode("blk0") == ("shadow" if enable else "pass-through")
+        writer.wait_progress(MIB // 4)
+    assert all(text.startswith(("Can't enable", "Can't disable")) for text in refusals), refusals
+    figures.say(f"{len(refusals)} switches failed for it")
+    outages.check(times(10), backend.replayed())
+    writer.finish(backend.image)
+    leave(writer, daemon, backend)
 
 
 def test_backend_dies_unrecoverable(wire, storage, write):
@@ -207,7 +261,7 @@ def test_backend_freezes(wire, storage, write):
     """SIGSTOP and SIGCONT while nobody asks it anything: nothing is lost or given up."""
     daemon = wire({"blk0": storage.sockets[0]}, shadow="on")
     writer = write(daemon.sockets["blk0"])
-    for _ in range(times(15)):
+    for _ in range(times(10)):
         storage.freeze()
         a_moment(0.5)
         storage.thaw()
@@ -225,9 +279,10 @@ def test_backend_freezes(wire, storage, write):
 def test_backend_freezes_when_asked(wire, storage, write):
     """Stopped for longer than message-timeout while it owes an answer: it counts as gone, and what
     it still completes once it goes on harms nobody."""
-    daemon = wire({"blk0": storage.sockets[0]}, shadow="on", message_timeout=1 * SCALE)
+    daemon = wire({"blk0": storage.sockets[0]}, shadow="on", message_timeout=1 * SCALE,
+                  drain_timeout=1 * SCALE)  # fmt: skip
     writer = write(daemon.sockets["blk0"])
-    outages, rounds = Outages(daemon, "back-end frozen"), times(3, 20)
+    outages, rounds = Outages(daemon), times(2, 20)
     for _ in range(rounds):
         storage.freeze()
         with pytest.raises(QmpError):
@@ -248,7 +303,7 @@ def test_backend_returns_smaller(bench, wire, storage, write):
     """Another disk in its place is refused and left alone until the right one is back."""
     daemon = wire({"blk0": storage.sockets[0]}, shadow="on", reconnect=0.5)
     writer = write(daemon.sockets["blk0"])
-    outages = Outages(daemon, "another disk in between")
+    outages = Outages(daemon)
     right, wrong = storage.image, Image(bench, DISK_MIB // 2, "smaller")
     for _ in range(2):
         storage.crash()
@@ -292,38 +347,86 @@ def wait_front_end(daemon, storage):
     wait_for(served, "the front-end is back")
 
 
-@pytest.mark.parametrize("mode", ["split", "packed", "pass-through"])
-def test_svqd_dies(wire, storage, write, mode):
+class Absences:
+    """How long the guest was without svqd, and that svqd found requests in flight afterwards."""
+
+    def __init__(self, daemon, backend):
+        self._daemon = daemon
+        self._backend = backend
+        self._lengths = []
+        self._replayed = 0
+
+    def begin(self):
+        self._replayed += self._daemon.device("blk0")["backend"]["resubmitted"]
+        self._begun = time.monotonic()
+
+    def wait_over(self):
+        wait_front_end(self._daemon, self._backend)
+        self._lengths.append((time.monotonic() - self._begun) * 1e6)
+
+    def check(self, replayed=0):
+        self.begin()
+        again = self._replayed + replayed
+        assert again > 0, "nothing was ever in flight: this shows nothing"
+        figures.say(
+            f"svqd was away {len(self._lengths)} times, {again} requests done again; "
+            + figures.spread(self._lengths)
+        )
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+def test_svqd_dies(wire, storage, write, packed):
     """kill -9 of svqd: QEMU hands the in-flight region to the next one.
 
-    In pass-through it is the back-end's to write and to read. Of packed rings QEMU has no idea how
-    far they have been used: only the region tells.
+    Of packed rings QEMU has no idea how far they have been used: only the region tells.
     """
-    packed = mode == "packed"
-    if mode == "pass-through":
-        daemon, *others = chain(wire, storage)
-    else:
-        daemon, others = wire({"blk0": storage.sockets[0]}, **SHADOW[packed]), []
+    daemon = wire({"blk0": storage.sockets[0]}, **SHADOW[packed])
     writer = write(daemon.sockets["blk0"], reconnect=1, packed=packed)
-    for _ in range(times(15)):
+    absences = Absences(daemon, storage)
+    for _ in range(times(6)):
         a_moment()
+        absences.begin()
         daemon.crash()
         daemon.start()
-        wait_front_end(daemon, storage)
+        absences.wait_over()
         writer.guest.assert_well()
     writer.wait_progress(meanwhile=storage.revive)
-    check_served(daemon, "pass-through" if mode == "pass-through" else "shadow", packed)
+    check_served(daemon, "shadow", packed)
+    absences.check()
     writer.finish(storage.image)
-    leave(writer, daemon, *others)
+    leave(writer, daemon)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+def test_svqd_dies_passing_through(bench, wire, write, packed):
+    """Then QEMU's region is the back-end's to write and to read."""
+    backend = RamDisk(bench, DISK_MIB)
+    daemon = wire({"blk0": backend.sockets[0]}, shadow="off")
+    writer = write(daemon.sockets["blk0"], reconnect=1, packed=packed)
+    absences = Absences(daemon, backend)
+    for _ in range(times(5)):
+        a_moment()
+        absences.begin()
+        daemon.crash()
+        daemon.start()
+        absences.wait_over()
+        writer.guest.assert_well()
+    writer.wait_progress(meanwhile=backend.revive)
+    check_served(daemon, "pass-through", packed)
+    absences.check(backend.replayed())
+    writer.finish(backend.image)
+    leave(writer, daemon, backend)
 
 
 def test_svqd_and_backend_die(wire, storage, write):
     """Both at once, or one a moment before the other; either may be back first."""
     daemon = wire({"blk0": storage.sockets[0]}, shadow="on")
     writer = write(daemon.sockets["blk0"], reconnect=1)
-    for number in range(times(10)):
+    absences = Absences(daemon, storage)
+    for number in range(times(6)):
         a_moment()
         both = [daemon, storage] if number % 2 else [storage, daemon]
+        absences.begin()
         both[0].crash()
         a_moment(0.1)
         both[1].crash()
@@ -331,12 +434,38 @@ def test_svqd_and_backend_die(wire, storage, write):
         both[0].start()
         a_moment(0.1)
         both[1].start()
-        wait_front_end(daemon, storage)
+        absences.wait_over()
         writer.guest.assert_well()
     writer.wait_progress(meanwhile=storage.revive)
     check_served(daemon, "shadow")
+    absences.check()
     writer.finish(storage.image)
     leave(writer, daemon)
+
+
+def test_guest_reboots(bench, kernel, initramfs, wire, storage):
+    """The guest is reset while requests are in flight. What was in flight is never done again: it
+    would overwrite what the guest writes next."""
+    patience = 3 * SCALE
+    daemon = wire({"blk0": storage.sockets[0]}, shadow="on", message_timeout=patience)
+    devices = vhost_blk(daemon.sockets["blk0"])
+    writer = Writer(bench, kernel, initramfs, devices, reboot=True).begin()
+    # The back-end is there; or killed just before, and svqd waits for it, or not any more.
+    for number in range(times(3, 12)):
+        away = [0, 0.3, patience + 1][number % 3]
+        a_moment()
+        if away:
+            storage.crash()
+        writer.guest.qmp.execute("system_reset")
+        if away:
+            time.sleep(away)
+            storage.start()
+        writer.begin()
+    writer.wait_progress()
+    check_served(daemon, "shadow")
+    writer.finish(storage.image, fresh=False)
+    writer.guest.quit()
+    daemon.assert_nothing_leaked()
 
 
 @pytest.mark.parametrize("keep", ["on", "off"])
@@ -345,10 +474,10 @@ def test_vmm_dies(bench, kernel, initramfs, wire, storage, write, keep):
     is left open."""
     daemon = wire({"blk0": storage.sockets[0]}, shadow="on", keep_backend=keep)
     devices = vhost_blk(daemon.sockets["blk0"])
-    kills, files = times(6, 25), []
+    kills, files = times(2, 25), []
     for number in range(kills):
         name = f"qemu{number}"
-        if number % 3 == 2:
+        if number % 2:
             writer = Writer(bench, kernel, initramfs, devices, name).begin()
         else:
             writer = Writer(bench, kernel, initramfs, devices, name)

@@ -261,6 +261,18 @@ bool backend_untaken_in_row(const struct world *w)
     return !b->redo_count || b->redo[b->redo_first]->number + b->redo_count == w->queue.taken;
 }
 
+uint64_t backend_oldest(const struct world *w)
+{
+    const struct backend *b = &w->backend;
+    uint64_t oldest = w->queue.taken;
+
+    if (b->redo_count)
+        oldest = b->redo[b->redo_first]->number;
+    if (b->taken_count && b->taken[0]->number < oldest)
+        oldest = b->taken[0]->number;
+    return oldest;
+}
+
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 bool backend_step(struct world *w)

@@ -63,6 +63,31 @@ static void account(struct world *w)
     log_check(w);
 }
 
+/*
+ * A back-end that stops and takes no more can be drained if what it leaves can go back to the
+ * guest's ring; if it cannot, the relay knows before it stops. It does not say so without reason.
+ */
+static void check_owes(struct world *w)
+{
+    uint64_t oldest = backend_oldest(w);
+
+    if (!svq_relay_owes(w->host.relay)) {
+        model_check(w, backend_untaken_in_row(w), "owes() overlooks what cannot go back");
+        return;
+    }
+    model_check(w, oldest < w->host.given, "owes() of what nobody else was given");
+    model_check(w, oldest < w->queue.completed_count, "owes() of what nothing has overtaken");
+}
+
+/* A back-end is gone: what it was given, the next one is given again. */
+static void note_given(struct world *w)
+{
+    struct svq_relay_state state;
+
+    svq_relay_state(w->host.relay, &state);
+    w->host.given = w->queue.relayed + state.in_flight;
+}
+
 static unsigned turn(struct world *w)
 {
     struct host *h = &w->host;
@@ -79,6 +104,7 @@ static unsigned turn(struct world *w)
     if (bits & SVQ_RELAY_CALL_GUEST)
         w->guest.call = true;
     account(w);
+    check_owes(w);
     svq_relay_state(h->relay, &state);
     if (h->phase == PHASE_SHADOW && !(bits & SVQ_RELAY_BUSY) &&
         w->queue.relayed + state.in_flight < w->queue.offered)
@@ -145,6 +171,12 @@ static enum next pick_next(struct world *w)
     return w->same && draw < 85 ? NEXT_DIRECT : NEXT_RENEWED;
 }
 
+static void hold(struct world *w, bool on)
+{
+    svq_relay_hold(w->host.relay, on);
+    w->host.held = on;
+}
+
 void host_toggle(struct world *w)
 {
     struct host *h = &w->host;
@@ -155,7 +187,9 @@ void host_toggle(struct world *w)
     } else if (h->phase == PHASE_SHADOW) {
         h->phase = PHASE_FROM_SHADOW;
         h->next = pick_next(w);
-        svq_relay_hold(h->relay, true);
+        h->patient = kit_percent(&w->rng, 50);
+        if (!h->patient)
+            hold(w, true);
         h->base_known = false;
     }
 }
@@ -195,6 +229,8 @@ static void start_shadow(struct world *w, uint32_t base)
     struct host *h = &w->host;
 
     h->inherited = false;
+    h->held = false;
+    h->given = 0;
     w->backend.next_slot = 0;
     h->relay = rings_relay(w, base);
     h->relayed_before = w->queue.relayed = w->queue.completed_count;
@@ -240,7 +276,7 @@ static void resume_shadow(struct world *w)
     struct host *h = &w->host;
 
     start_backend(w, svq_relay_resume_base(h->relay, h->base));
-    svq_relay_hold(h->relay, false);
+    hold(w, false);
     h->hot = true;
     h->idle = false;
     h->phase = PHASE_SHADOW;
@@ -283,6 +319,8 @@ static void leave_shadow(struct world *w)
 static void give_up_draining(struct world *w)
 {
     model_check(w, !backend_untaken_in_row(w), "drained() never will be");
+    model_check(w, svq_relay_owes(w->host.relay), "owes() does not say why");
+    model_check(w, !w->host.patient, "owes() ended too early");
     resume_shadow(w);
     w->totals->stuck++;
 }
@@ -293,6 +331,13 @@ static bool from_shadow_step(struct world *w)
     unsigned bits = turn(w);
     int drained;
 
+    if (!h->held) {
+        if (svq_relay_owes(h->relay))
+            w->totals->awaited++;
+        else
+            hold(w, true);
+        return true;
+    }
     if (!h->base_known) {
         if (kit_percent(&w->rng, 50))
             return true;
@@ -368,8 +413,12 @@ void host_crash(struct world *w)
     model_check(w, svq_relay_fault(h->relay, &reason) == SVQ_SIDE_NONE, "fault: %s", reason);
     account(w);
     check_restart(w, taken, before.resubmitted);
+    note_given(w);
+    check_owes(w);
     /* In mid-switch it goes on as before: the new back-end has to be stopped, too. */
     h->base_known = false;
+    if (h->patient)
+        hold(w, false);
     h->hot = true;
     h->idle = false;
     h->backend_call = false;
@@ -399,7 +448,9 @@ void host_die(struct world *w)
     rings_begin(w);
     start_shadow(w, rings_base(w, w->first)); /* the region knows better */
     h->inherited = true;
+    note_given(w);
     account(w);
+    check_owes(w);
     model_check(w, rings_listed(w) == listed, "a relay that begins forgets chains");
     w->guest.call = true;
     w->totals->deaths++;

@@ -150,10 +150,13 @@ struct host {
     bool backend_call;
     bool hot;
     bool idle;       /* its last turn moved nothing */
+    bool patient;    /* stops no back-end that owes what an earlier one was given */
+    bool held;       /* the relay takes nothing: a switch is under way */
     bool base_known; /* the back-end has answered GET_VRING_BASE */
     uint32_t base;
     bool inherited;          /* from a relay that was killed */
     uint64_t relayed_before; /* queue.relayed when this relay started */
+    uint64_t given;          /* chains before this one were given to an earlier back-end */
     uint64_t bytes;
 
     bool logging;
@@ -168,7 +171,7 @@ struct host {
 struct totals {
     uint64_t scenarios, chains, buffers, switches, renewals, resumptions, quiesces, logged_chains;
     uint64_t kicks, calls, waits, reorders;
-    uint64_t crashes, faulty_crashes, deaths, redone, stuck;
+    uint64_t crashes, faulty_crashes, deaths, redone, stuck, awaited;
     uint64_t pairs[2][2]; /* scenarios by format: guest, back-end */
     uint64_t pair_chains[2][2];
     uint64_t drawn[COMBINATIONS];
@@ -246,6 +249,8 @@ bool backend_crash(struct world *w);
 void backend_lose(struct world *w);
 /* Is all that it has to take at the end of what the guest has offered, without a gap? */
 bool backend_untaken_in_row(const struct world *w);
+/* The number of the oldest chain that no back-end has completed. */
+uint64_t backend_oldest(const struct world *w);
 
 /* ---- host.c -------------------------------------------------------------------------------- */
 

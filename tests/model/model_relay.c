@@ -107,8 +107,9 @@ static void print_totals(const struct totals *t, uint64_t seed)
            t->scenarios, seed, t->chains, t->buffers, t->switches, t->renewals, t->resumptions,
            t->quiesces, t->logged_chains, t->waits, t->reorders, t->kicks, t->calls);
     printf("model: %" PRIu64 " crashes, %" PRIu64 " of them with a fault, %" PRIu64
-           " deaths of svqd, %" PRIu64 " chains done again, %" PRIu64 " switches given up\n",
-           t->crashes, t->faulty_crashes, t->deaths, t->redone, t->stuck);
+           " deaths of svqd, %" PRIu64 " chains done again, %" PRIu64 " switches given up, %" PRIu64
+           " looks at what is owed\n",
+           t->crashes, t->faulty_crashes, t->deaths, t->redone, t->stuck, t->awaited);
     for (unsigned guest = 0; guest < 2; guest++)
         for (unsigned backend = 0; backend < 2; backend++)
             printf("model: %s guest, %s back-end: %" PRIu64 " scenarios, %" PRIu64 " chains\n",
@@ -129,7 +130,8 @@ static bool covered(const struct totals *t)
         missing++;
     }
     if (!t->switches || !t->renewals || !t->resumptions || !t->logged_chains || !t->waits ||
-        !t->reorders || !t->faulty_crashes || !t->deaths || !t->redone || !t->stuck) {
+        !t->reorders || !t->faulty_crashes || !t->deaths || !t->redone || !t->stuck ||
+        !t->awaited) {
         fprintf(stderr, "model: something never happened\n");
         missing++;
     }

@@ -7,7 +7,6 @@ the same svqd does its I/O meanwhile.
 """
 
 import os
-import select
 import time
 
 import pytest
@@ -17,7 +16,7 @@ from svqwire.bench import TIMEOUT
 from svqwire.frontend import Refused
 from svqwire.message import Id, Message
 from svqwire.qmp import Qmp
-from svqwire.wait import Late, wait_until
+from svqwire.wait import Late, readable, wait_until
 
 
 def altered(**changes):
@@ -70,13 +69,9 @@ def complete_or_closed(vmm, queue):
             queue.complete(1, seconds=0.1)
             return
         except Late:
-            if wire_closed(vmm):
+            if readable(vmm.sock):
                 raise wire.Closed("while I/O was waited for") from None
     raise AssertionError("the I/O neither completes nor is the connection closed")
-
-
-def wire_closed(vmm):
-    return bool(select.select([vmm.sock], [], [], 0)[0])
 
 
 def length_of_session(made):
@@ -297,7 +292,7 @@ def test_hung_back_end_and_its_neighbour(bench, closing):
                   ' "arguments": {"name": "dev0", "enable": true}}\n')
     made.svqd.shadow("dev1", True)
     healthy.io()
-    assert not wire_closed(vmm), "the neighbour's work took longer than the timeout"
+    assert not readable(vmm.sock), "the neighbour's work took longer than the timeout"
     assert vmm.closed_by_peer(6)
     made.svqd.wait_log(r"error: .*dev0.*GET_FEATURES")
     assert "error" in blocked.answer(), "a command for the hung device is never answered"

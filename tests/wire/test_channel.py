@@ -1,12 +1,11 @@
 """The back-end's own requests, over the channel of SET_BACKEND_REQ_FD."""
 
-import select
 import socket
 
 import pytest
 from svqwire import message as wire
 from svqwire.message import BackendId
-from svqwire.wait import wait_until
+from svqwire.wait import readable, wait_until
 
 FLAGS = wire.VERSION | wire.NEED_REPLY
 
@@ -45,7 +44,7 @@ def test_host_notifier_is_refused_while_shadowing(bench):
     backend = made.unit.backend
     reply = backend.request(BackendId.VRING_HOST_NOTIFIER, bytes(24), FLAGS)
     assert reply.u64() != 0
-    assert not select.select([made.unit.vmm.channel], [], [], 0)[0], "told to the VMM"
+    assert not readable(made.unit.vmm.channel), "told to the VMM"
     made.alive()
 
 
@@ -54,7 +53,7 @@ def test_unknown_requests(made):
     backend, channel = made.unit.backend, made.unit.vmm.channel
     for id in (0, 77, 0x10000):
         backend.run(lambda id=id: wire.Message(id, FLAGS, bytes(8)).send(backend.requests))
-        relayed = select.select([channel], [], [], 0.05)[0]
+        relayed = readable(channel, 0.05)
         if relayed:
             request = wire.receive(channel)
             wire.Message(request.id, wire.VERSION | wire.REPLY, wire.u64(1)).send(channel)
@@ -101,5 +100,5 @@ def test_channel_is_replaced(made):
     made.svqd.wait_fds(before)
     unit.backend.run(
         lambda: wire.Message(BackendId.CONFIG_CHANGE).send(unit.backend.requests))
-    wait_until(lambda: select.select([unit.vmm.channel], [], [], 0)[0], "the relayed request")
+    wait_until(lambda: readable(unit.vmm.channel), "the relayed request")
     made.alive()

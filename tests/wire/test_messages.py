@@ -5,11 +5,11 @@ an answer is due, that nothing else is, and that the device goes on, does not.
 """
 
 import os
-import select
 
 import pytest
 from svqwire import message as wire
 from svqwire.message import Id
+from svqwire.wait import readable
 from test_refusals import STATES, ready
 
 # Payload and fds of those requests that are not about memory, rings or configuration.
@@ -84,7 +84,7 @@ def test_every_request(bench, state, need_reply):
     failures = []
     for id in Id:
         made.units[1].io(1)
-        if not made.unit.vmm or select.select([vmm.sock], [], [], 0)[0]:
+        if not made.unit.vmm or readable(vmm.sock):
             vmm = made.unit.start()
         payload, fds = well_formed(vmm, id)
         flags = wire.VERSION | (wire.NEED_REPLY if need_reply else 0)

@@ -177,10 +177,14 @@ def test_crash_in_a_switch(scene, pair, enable, side):
     made.serves()
 
 
+@pytest.mark.parametrize("theirs", [True, False], ids=["vmm-s-region", "svqd-s-region"])
+@pytest.mark.parametrize("pair", FORMATS)
 @pytest.mark.parametrize("enable", [True, False], ids=["on", "off"])
-def test_crash_while_a_switch_drains(scene, enable):
-    """The old rings are stopped, what they hold is not complete, and the back-end dies with it."""
-    made = scene("direct" if enable else "shadow")
+def test_crash_while_a_switch_drains(scene, enable, pair, theirs):
+    """The old rings are stopped, what they hold is not complete, and the back-end dies with it.
+    Nobody waits for the rest of drain-timeout."""
+    made = scene("direct" if enable else "shadow", pair=Pair(pair), theirs=theirs,
+                 keys={"drain-timeout": 60})
     made.in_switch(enable)
     made.backend.hold = False
     made.backend.kill()
@@ -188,6 +192,62 @@ def test_crash_while_a_switch_drains(scene, enable):
     made.wait_link("up")
     made.serves()
     assert made.recorder.again() == 6, "what was held is done again"
+
+
+def test_crash_while_an_in_order_ring_drains(scene):
+    """No region: it goes on at the used index, and not where it was stopped."""
+    made = scene(pair=Pair("split-split"), has=wire.F_IN_ORDER, in_order=True,
+                 keys={"drain-timeout": 60}, backend_options=dict(protocol=PROTOCOL))
+    made.in_switch()
+    made.backend.hold = False
+    made.backend.kill()
+    made.command.done()
+    made.wait_link("up")
+    made.serves()
+    assert made.recorder.again() == 6, "what was held is done again"
+
+
+def test_crash_while_an_unsafe_ring_drains(scene):
+    """Nobody knows what was in flight: the front-end is let go."""
+    made = scene(keys={"drain-timeout": 60}, backend_options=dict(protocol=PROTOCOL))
+    made.in_switch()
+    made.backend.kill()
+    event = made.qmp.wait_event("DEVICE_FRONTEND_DISCONNECTED", id="dev0")
+    assert "cannot recover" in event["data"]["reason"], event
+    made.ended()
+
+
+@pytest.mark.parametrize("theirs", [True, False], ids=["vmm-s-region", "svqd-s-region"])
+def test_crash_after_a_switch_that_failed(scene, theirs):
+    """The old one was stopped with requests in flight, went on with them, and dies. They are not in
+    its region: it is not crash-safe, until they are seen to be complete."""
+    made = scene(theirs=theirs)
+    made.backend.drain = "asked"
+    made.svqd.refused("dev0", True)
+    safe = made.state()["crash-safe"]
+    assert safe["safe"] is False and "when it was stopped" in safe["reason"], safe
+    made.backend.kill()
+    event = made.qmp.wait_event("DEVICE_FRONTEND_DISCONNECTED", id="dev0")
+    assert "cannot recover" in event["data"]["reason"], event
+    made.ended()
+
+
+@pytest.mark.parametrize("theirs", [True, False], ids=["vmm-s-region", "svqd-s-region"])
+def test_crash_when_it_has_caught_up(scene, theirs):
+    """Likewise, but everything that is available is complete or in the region."""
+    made = scene(theirs=theirs)
+    made.backend.drain = "asked"
+    made.svqd.refused("dev0", True)
+    made.backend.run(made.backend.finish_stopped)
+    made.hold()
+    made.backend.hold = False
+    made.backend.kill()
+    made.qmp.wait_event("DEVICE_BACKEND_RECOVERED", id="dev0")
+    assert made.state()["crash-safe"] == {"safe": True}
+    made.serves()
+    assert made.recorder.again() == 6, "what was held is done again"
+    made.svqd.shadow("dev0", True)
+    made.serves()
 
 
 def test_unsafe_pass_through_ends(folder, closing):

@@ -30,7 +30,7 @@ def bench(folder, closing):
 
 @pytest.fixture
 def made(bench):
-    return bench(devices=2, keys={"message-timeout": TIMEOUT, "drain-timeout": 1})
+    return bench(devices=2, keys={"message-timeout": TIMEOUT, "drain-timeout": 1, "reconnect": 0})
 
 
 test_back_end_leaves = test_switch_faults.test_back_end_leaves

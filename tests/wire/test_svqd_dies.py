@@ -50,6 +50,7 @@ class Deaths:
         self.vmm.start()
         self.protocol = self.vmm.protocol
         self.pump = Pump(self.unit.guest, self.recorder)
+        self.pump.served = lambda: self.svqd.process.poll() is None
         self.doomed, self.kills = None, 0
 
     def dial(self):
@@ -186,18 +187,25 @@ def test_region_while_it_works(folder, closing):
     assert reports > 50
 
 
-@pytest.mark.parametrize("mode", ["shadow", "pass-through"])
-def test_the_vmm_has_no_region(folder, closing, mode):
-    """It goes on at the available index: what was in flight may be lost with svqd, or be done after
-    all; what comes then is served."""
-    deaths = Deaths(folder, closing, "none", "split-split", mode, CloudHypervisor)
+def without_region(folder, closing, mode, **options):
+    """Killed under load, and the VMM goes on at the available index: what was in flight may be lost
+    with svqd, or be done after all; what comes then is served, and nothing is done again."""
+    deaths = Deaths(folder, closing, f"none {mode}", "split-split", mode, CloudHypervisor,
+                    **options)
     deaths.doom()
     deaths.die()
+    for queue in deaths.unit.guest.queues:
+        queue.complete(0)  # a call for these may have died with svqd
+        queue.submit_random()  # and one will be left out, if none was in flight
     deaths.vmm.forget_region()
     deaths.svqd.start()
-    vmm, queues = deaths.dial(), deaths.unit.guest.queues
-    vmm.reconnect(deaths.protocol & ~wire.P_INFLIGHT)
-    for queue in queues:
+    deaths.dial().reconnect(deaths.protocol & ~wire.P_INFLIGHT)
+    serve_new(deaths)
+    return deaths
+
+
+def serve_new(deaths):
+    for queue in deaths.unit.guest.queues:
         old = queue.serial
         queue.complete(0)
         for _ in range(3):
@@ -210,3 +218,30 @@ def all_seen(queue, first):
     queue.complete(0)
     return all(SERIAL.unpack_from(chain.data)[0] < first
                for chain in queue.ring.outstanding.values())
+
+
+@pytest.mark.parametrize("mode", ["shadow", "pass-through"])
+def test_the_vmm_has_no_region(folder, closing, mode):
+    deaths = without_region(folder, closing, mode)
+    assert not deaths.recorder.violations, deaths.recorder.violations
+    safe = deaths.svqd.device("dev0")["crash-safe"]
+    assert safe["safe"] is (mode == "shadow"), safe
+    # What the back-end had complete is known all the same.
+    deaths.backend.kill()
+    deaths.svqd.qmp.wait_event("DEVICE_BACKEND_RECOVERED", id="dev0")
+    serve_new(deaths)
+    assert not deaths.recorder.violations, deaths.recorder.violations
+
+
+def test_nobody_knows(folder, closing):
+    """Requests were left out, and then the back-end dies with others: which those are cannot be
+    told from its region, for that counts from the used index."""
+    deaths = without_region(folder, closing, "pass-through")
+    deaths.backend.hold = True
+    deaths.pump.fill(2)
+    wait_until(lambda: deaths.backend.held() == 4, "the back-end to hold them")
+    deaths.backend.hold = False
+    deaths.backend.kill()
+    event = deaths.svqd.qmp.wait_event("DEVICE_FRONTEND_DISCONNECTED", id="dev0")
+    assert "cannot recover" in event["data"]["reason"], event
+    assert not deaths.recorder.violations, deaths.recorder.violations

@@ -94,11 +94,11 @@ def offence(bench):
     offence.judge()
 
 
-
-
 # Older or odder front-ends send these so.
 TOLERATED = {
     (Id.SET_LOG_BASE, 8), (Id.SET_LOG_FD, 8), (Id.SET_BACKEND_REQ_FD, 8),
+    # Without all of the padding at the end.
+    (Id.GET_INFLIGHT_FD, 23), (Id.SET_INFLIGHT_FD, 23),
 }
 
 

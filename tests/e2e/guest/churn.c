@@ -41,7 +41,8 @@
 #define MAX_SECTORS 512u /* 256 KiB: a chain of up to 65 data buffers */
 
 static atomic_bool stop;
-static _Atomic uint64_t written, verified;
+static _Atomic uint64_t written, verified; /* bytes */
+static _Atomic uint64_t writes, reads;     /* requests of "disk" */
 static unsigned int max_sectors = MAX_SECTORS;
 
 struct part {
@@ -112,6 +113,7 @@ static void write_sectors(struct part *part, char *buffer, uint64_t at, unsigned
     if (done != (ssize_t)(n * SECTOR))
         bad("write", part->first + at, n * SECTOR, done < 0 ? (uint64_t)-errno : (uint64_t)done);
     atomic_fetch_add(&written, n * SECTOR);
+    atomic_fetch_add(&writes, 1);
 }
 
 static void read_sectors(struct part *part, char *buffer, uint64_t at, unsigned int n)
@@ -126,6 +128,7 @@ static void read_sectors(struct part *part, char *buffer, uint64_t at, unsigned 
                   part->generation[at + i]);
     }
     atomic_fetch_add(&verified, n * SECTOR);
+    atomic_fetch_add(&reads, 1);
 }
 
 static void *memory_of(size_t bytes)
@@ -322,7 +325,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: churn disk|hold|memory ..., see churn.c\n");
         return 2;
     }
-    printf("churn: ok written %llu read %llu\n", (unsigned long long)atomic_load(&written),
-           (unsigned long long)atomic_load(&verified));
+    printf("churn: ok written %llu read %llu in %llu writes %llu reads\n",
+           (unsigned long long)atomic_load(&written), (unsigned long long)atomic_load(&verified),
+           (unsigned long long)atomic_load(&writes), (unsigned long long)atomic_load(&reads));
     return 0;
 }

@@ -4,6 +4,7 @@ import os
 import statistics
 
 LONG = os.environ.get("SVQ_LONG", "") not in ("", "0")
+_test = ""
 _said = []
 
 
@@ -12,9 +13,15 @@ def times(usual, full=100):
     return full if LONG else usual
 
 
+def begin(test):
+    """What is said from now on comes from this test."""
+    global _test
+    _test = test
+
+
 def say(line):
     """A line for the report's end, whether the test passes or not."""
-    _said.append(line)
+    _said.append(f"{_test}: {line}")
 
 
 def said():

@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 
+from . import figures
 from .procfs import io_bytes
 
 
@@ -26,28 +27,22 @@ class Image:
 class StorageDaemon:
     """All exports show the same image, one socket each: a migration needs one per QEMU.
 
-    image: what is shown, if not an image of its own; locking=False lets another daemon show the
-    same one.
+    image: what is shown, if not an image of its own. Several daemons may show one.
     """
 
-    def __init__(self, bench, mib=96, exports=1, queues=4, name="storage", image=None,
-                 locking=True):  # fmt: skip
+    def __init__(self, bench, mib=96, exports=1, queues=4, name="storage", image=None):
         self.image = image or Image(bench, mib, name)
         self.sockets = [bench.path(f"{name}{i}.sock") for i in range(exports)]
         self._bench = bench
         self._name = name
         self._queues = queues
-        self._locking = locking
         self._moved_before = 0
-        self.failures = 0
         self.start()
 
     def start(self):
-        locking = "auto" if self._locking else "off"
         argv = [
             "qemu-storage-daemon",
-            "--blockdev",
-            f"driver=file,node-name=file0,filename={self.image.path},locking={locking}",
+            "--blockdev", f"driver=file,node-name=file0,filename={self.image.path}",
             "--blockdev", "driver=raw,node-name=disk0,file=file0",
         ]  # fmt: skip
         for i, path in enumerate(self.sockets):
@@ -73,7 +68,7 @@ class StorageDaemon:
         its front-end leaves while requests are in flight and more have been announced."""
         if not self.process.alive:
             assert "Assertion `!server->wait_idle' failed" in self.process.log(), self.process.log()
-            self.failures += 1
+            figures.say(f"{self._name} died of its own assertion and was started again")
             self.start()
 
     def freeze(self):

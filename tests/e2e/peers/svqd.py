@@ -1,12 +1,13 @@
 """The daemon under test, and the wiring that can leave it out."""
 
+import concurrent.futures
 import functools
 import os
 import subprocess
 from pathlib import Path
 
 from .procfs import Activity, open_files
-from .qmp import Qmp
+from .qmp import Qmp, QmpError
 from .wait import SCALE, wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -49,6 +50,25 @@ class Svqd:
 
     def shadow(self, ident, enable):
         self.qmp.execute("x-vhost-enable-shadow-vq", name=ident, enable=enable)
+
+    def aside(self, command, **arguments):
+        """A command that runs while we do other things: a future, of None or of the QmpError that
+        refused it."""
+
+        def run():
+            qmp = Qmp(self.monitor)
+            try:
+                qmp.execute(command, timeout=90, **arguments)
+            except QmpError as refusal:
+                return refusal
+            finally:
+                qmp.close()
+            return None
+
+        pool = concurrent.futures.ThreadPoolExecutor(1)
+        future = pool.submit(run)
+        pool.shutdown(wait=False)
+        return future
 
     def device(self, ident):
         (found,) = [d for d in self.qmp.execute("query-devices") if d["id"] == ident]

@@ -1,7 +1,9 @@
 """A guest that keeps rewriting its disk, and what must be on it in the end."""
 
 import array
+import re
 
+from . import figures
 from .guest import Guest
 from .wait import wait_for
 
@@ -31,8 +33,8 @@ def sector_contents(number, generation):
 class Writer:
     """The guest, on four queues of one disk."""
 
-    def __init__(self, bench, kernel, initramfs, devices, name="qemu"):
-        self.guest = Guest(bench, kernel, initramfs, devices, name=name, cpus=4)
+    def __init__(self, bench, kernel, initramfs, devices, name="qemu", **options):
+        self.guest = Guest(bench, kernel, initramfs, devices, name=name, cpus=4, **options)
 
     def begin(self):
         """Its program runs and has read and written something."""
@@ -57,7 +59,7 @@ class Writer:
     def finish(self, image, fresh=True):
         """All that was read was right, and the image is what the guest says it wrote. fresh=False:
         others have written to it before."""
-        self.guest.finish("churn", "disk")
+        words = self.guest.finish("churn", "disk")["disk"]
         self.guest.assert_no_trouble()
         generations = array.array("I", self.guest.fetch("/tmp/generations"))
         assert len(generations) == WRITTEN_MIB * MIB // SECTOR
@@ -73,3 +75,5 @@ class Writer:
         rest = contents[WRITTEN_MIB * MIB :]
         assert not rest.strip(b"\0"), "the image is changed where the guest never wrote"
         assert sum(generations) > 1000, "the guest wrote next to nothing"
+        writes, reads = re.search(r"in (\d+) writes (\d+) reads", words).groups()
+        figures.say(f"{writes} writes and {reads} reads, all right")

@@ -128,6 +128,11 @@ class DeviceRing:
             self.expect_order(head)
         return DeviceChain(self, head, list(self.walk(self.table, head, self.num)))
 
+    def adopt(self, chain):
+        """It was taken of this ring before that was stopped and started again."""
+        chain.ring = self
+        return chain
+
     def expect_order(self, slot):
         """With IN_ORDER descriptors come in ring order."""
         for _ in range(self.num):

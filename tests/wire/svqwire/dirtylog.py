@@ -57,6 +57,8 @@ class DirtyLog:
             os.close(self.fd)
             self.fd = -1
 
+    __del__ = close  # tests make many of them, and forget them
+
 
 class LogWriter:
     """The logging end: what a back-end that logs by itself does with the fd."""

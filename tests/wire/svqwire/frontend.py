@@ -5,13 +5,12 @@ block. A shorter reply runs into the deadline, a longer one is found by quiet() 
 the next; the flags must be exactly VERSION | REPLY.
 """
 
-import select
 import socket
 
 from . import message as wire
 from .message import HEADER, Id, Message
 from .region import Region
-from .wait import Late, wait_until
+from .wait import Late, readable, wait_until
 
 
 class Refused(Exception):
@@ -100,7 +99,7 @@ class FrontEnd:
     def quiet(self):
         """Asserts that nobody sent more than was read."""
         self.sync()
-        assert not select.select([self.sock], [], [], 0)[0], "surplus bytes from the back-end"
+        assert not readable(self.sock), "surplus bytes from the back-end"
 
     def closed_by_peer(self, seconds=5.0):
         """Waits for the other end to close; bytes before the end are dropped."""

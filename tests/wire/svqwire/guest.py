@@ -118,12 +118,17 @@ class Guest:
         self.life = 0  # how often the driver has started over
         rings = [make_ring(self.memory, **self.options) for _ in range(queues)]
         self.queues = [Queue(index, ring) for index, ring in enumerate(rings)]
-        self.count = queues  # also while a test keeps some of them away from the VMM
+        self.own(self.queues)
+
+    def own(self, queues):
+        """All that there are, also while a test keeps some of them away from the VMM."""
+        self.all, self.count = tuple(queues), len(queues)
 
     def moved(self, memory):
         """The same guest on another host, in `memory`."""
         guest = Guest(0, memory=memory, **self.options)
         guest.queues = [Queue(q.index, q.ring.moved(memory)) for q in self.queues]
+        guest.own(guest.queues)
         guest.count = self.count
         return guest
 
@@ -148,7 +153,7 @@ class Guest:
             queue.call.take()
 
     def close(self):
-        for queue in self.queues:
+        for queue in self.all:
             queue.close()
         self.memory.close()
 

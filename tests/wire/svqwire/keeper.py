@@ -201,6 +201,8 @@ class PackedKeeper:
     def finish(self, chains, step):
         words = self.words
         for chain in chains:
+            if chain.head not in self.heads:
+                continue  # taken before the part was disowned
             head = self.heads[chain.head]
             words[self.next(words[self.last(head)])] = words[self.FREE]
             step("linked")
@@ -212,7 +214,8 @@ class PackedKeeper:
 
     def commit(self, chains, ring, step):
         for chain in chains:
-            self.bytes[self.inflight(self.heads.pop(chain.head))] = 0
+            if chain.head in self.heads:
+                self.bytes[self.inflight(self.heads.pop(chain.head))] = 0
             step("cleared")
         words = self.words
         words[self.OLD_FREE] = words[self.FREE]

@@ -90,6 +90,11 @@ class PackedDevice:
         self.last_avail += len(entries)
         return chain
 
+    def adopt(self, chain):
+        """It was taken of this ring before that was stopped and started again."""
+        chain.ring, self.sizes[chain.head] = self, chain.slots
+        return chain
+
     def is_next(self):
         return self.last_avail - self.used < self.num and self.available(self.last_avail)
 

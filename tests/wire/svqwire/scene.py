@@ -43,12 +43,15 @@ class Command(threading.Thread):
 
 
 class Scene:
-    def __init__(self, folder, closing, shadow="auto", pair=None, keys=None, **options):
+    def __init__(self, folder, closing, shadow="auto", pair=None, keys=None, theirs=True,
+                 backend_options=None, **options):
+        """theirs: does the VMM have an in-flight region?"""
         self.recorder, self.closing = Recorder(), closing
         keys = {"reconnect": 0.02, "message-timeout": SILENCE, "drain-timeout": DRAIN,
                 **(keys or {})}
         options = {"backend": Mortal, "queues": 3, "num": 16, "shadow": shadow, "start": False,
-                   "backend_options": {"recorder": self.recorder}, "keys": keys, **options}
+                   "backend_options": {"recorder": self.recorder, **(backend_options or {})},
+                   "keys": keys, **options}
         self.made = closing(pair.bench(folder, **options) if pair else Bench(folder, **options))
         self.other = closing(Mortal(folder / "other", self.recorder,
                                     features=self.made.unit.backend.features))
@@ -59,12 +62,13 @@ class Scene:
         self.spare = self.guest.queues.pop()
         self.pump = Pump(self.guest, self.recorder)
         self.spare.recorder = self.recorder
-        self.command = None
+        self.command, self.theirs = None, theirs
 
     # Ways into a state.
 
     def start(self):
-        self.unit.connect()
+        self.unit.dial().keeps_region = self.theirs
+        self.unit.vmm.connect()
         self.unit.vmm.start()
         self.unit.vmm.sync()
         return self.unit.vmm

@@ -1,5 +1,6 @@
 """Waiting: always for a condition, always with a deadline."""
 
+import select
 import time
 
 
@@ -17,3 +18,10 @@ def wait_until(condition, what, seconds=5.0, interval=0.002):
         if time.monotonic() > deadline:
             raise Late(f"waited {seconds} s for {what() if callable(what) else what}")
         time.sleep(interval)
+
+
+def readable(sock, seconds=0):
+    """Is there something to read, or an end, within that time?"""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
