@@ -55,9 +55,9 @@ int svq_inflight_read(const void *part, enum svq_ring_format format, unsigned en
 void svq_inflight_reset(void *part, enum svq_ring_format format, unsigned entries, uint32_t base);
 
 /**
- * svq_inflight_disown() - the same, and that nobody keeps the part yet. Whoever starts the ring then
- * goes by SET_VRING_BASE alone, also where that lies ahead of what is used: it may still be at work
- * on what it took before it was stopped.
+ * svq_inflight_disown() - the same, and that nobody keeps the part yet. Whoever starts the ring
+ * then goes by SET_VRING_BASE alone, also where that lies ahead of what is used: it may still be at
+ * work on what it took before it was stopped.
  */
 void svq_inflight_disown(void *part, enum svq_ring_format format, unsigned entries, uint32_t base);
 

@@ -72,6 +72,8 @@ static int vu_open(struct svq_backend *backend)
         return fd;
     vu->fd = fd;
     vu->opening = true;
+    /* Those of its predecessor were kept while it was away. */
+    backend->protocol_features = backend->protocol_acked = 0;
     err = vu_get_u64(vu, SVQ_VU_GET_FEATURES, &backend->features);
     if (!err && backend->features & SVQ_BIT(SVQ_F_PROTOCOL_FEATURES))
         err = vu_get_u64(vu, SVQ_VU_GET_PROTOCOL_FEATURES, &backend->protocol_features);

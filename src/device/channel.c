@@ -188,7 +188,8 @@ int channel_introduce(struct svq_device *device)
         return -errno;
     forget(&channel->next);
     channel->next = pair[0];
-    svq_fiber_wake(channel->fiber);
+    if (!channel->ended)
+        svq_fiber_wake(channel->fiber);
     svq_message_init(&out, SVQ_VU_SET_BACKEND_REQ_FD);
     out.fds[0] = pair[1];
     out.fd_count = 1;

@@ -92,6 +92,20 @@ void dirty_ring_stopped(struct svq_device *device)
         device_error(device, "the dirty log does not cover guest memory");
 }
 
+/* The buffers are in the log before a request is used: no back-end could do it the other way. */
+void dirty_ring_lost(const struct svq_queue *queue)
+{
+    const struct session *s = &queue->device->s;
+    bool packed = queue_is_packed(queue);
+    uint64_t uaddr = packed ? queue->addr.desc : queue->addr.used, gpa;
+    size_t size = packed ? svq_vring_desc_size(SVQ_RING_PACKED, queue->num)
+                         : svq_vring_device_size(SVQ_RING_SPLIT, queue->num);
+
+    if (s->logging && s->log_backend && s->log && s->map &&
+        svq_map_uaddr_to_gpa(s->map, uaddr, size, &gpa))
+        svq_log_mark(s->log, gpa, size);
+}
+
 void dirty_close_gap(struct svq_device *device)
 {
     dirty_ring_stopped(device);

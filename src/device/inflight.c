@@ -28,7 +28,6 @@
 #include "device/internal.h"
 #include "mem/inflight_memory.h"
 
-#include <fcntl.h>
 #include <string.h>
 
 /* Entries of our own regions, unless a ring has more. */
@@ -82,9 +81,10 @@ static uint16_t avail_index(const struct svq_vring *guest)
 }
 
 /*
- * Make a part say that nothing is in flight, of a ring that starts as SET_VRING_BASE says. A back-end
- * takes its index from there, unless nobody has kept it yet. So nobody has where that would be
- * another index: a front-end without region leaves out what was in flight when its back-end died.
+ * Make a part say that nothing is in flight, of a ring that starts as SET_VRING_BASE says. A
+ * back-end takes its index from there, unless nobody has kept it yet. So nobody has where that
+ * would be another index: a front-end without region leaves out what was in flight when its
+ * back-end died.
  */
 static void reset_part(const struct inflight_memory *memory, const struct svq_queue *queue,
                        const struct svq_vring *guest)
@@ -193,15 +193,38 @@ static struct inflight_memory *given_direct(const struct svq_device *device)
     return in->given == in->scratch ? NULL : in->given;
 }
 
-bool inflight_needs_relay(const struct svq_queue *queue)
+/* Are there requests that the region alone knows, and the back-end does not ask it? */
+static bool lists_unheard(const struct svq_queue *queue)
 {
     const struct svq_device *device = queue->device;
     struct svq_inflight_report report;
     struct svq_vring guest;
 
-    return device->policy != SVQ_SHADOW_OFF && !keeps_region(device->link.backend) &&
-           !completes_in_order(device) && queue_guest_ring(queue, device->s.map, &guest) &&
+    return !keeps_region(device->link.backend) && !completes_in_order(device) &&
+           queue_guest_ring(queue, device->s.map, &guest) &&
            !read_part(witness(queue), queue, &guest, &report) && report.in_flight;
+}
+
+bool inflight_needs_relay(const struct svq_queue *queue)
+{
+    return queue->device->policy != SVQ_SHADOW_OFF && lists_unheard(queue);
+}
+
+bool inflight_needs_keeper(const struct svq_device *device)
+{
+    for_each_queue(device, i, queue)
+        if (queue->stranded && device->policy == SVQ_SHADOW_OFF && lists_unheard(queue))
+            return true;
+    return false;
+}
+
+static void forget(const struct inflight_memory *memory, const struct svq_queue *queue)
+{
+    void *part = part_of(memory, queue);
+
+    if (part)
+        memset(part, 0,
+               svq_inflight_size(device_guest_format(queue->device), memory->what.queue_size));
 }
 
 /* Make the part that the back-end goes by say what is so. */
@@ -210,7 +233,6 @@ static void prepare_direct(struct svq_queue *queue, const struct svq_vring *gues
 {
     struct svq_device *device = queue->device;
     const struct inflight_memory *given = given_direct(device), *theirs = device->s.inflight.theirs;
-    void *part = part_of(theirs, queue);
 
     if (left && given == witness(queue))
         return;
@@ -221,8 +243,8 @@ static void prepare_direct(struct svq_queue *queue, const struct svq_vring *gues
                      queue->index, left->in_flight);
     reset_part(given, queue, guest);
     /* Nobody keeps the front-end's meanwhile: zeros say so. */
-    if (part && given != theirs)
-        memset(part, 0, svq_inflight_size(device_guest_format(device), theirs->what.queue_size));
+    if (given != theirs)
+        forget(theirs, queue);
 }
 
 void inflight_starts(struct svq_queue *queue, bool shadow)
@@ -267,85 +289,15 @@ void inflight_disown(const struct svq_queue *queue, uint32_t base)
     svq_inflight_disown(part, format, given->what.queue_size, base);
 }
 
-/* ---- What the front-end says --------------------------------------------------------------------
- */
-
-/* Does any ring rest on the region that the front-end has given, or not given? */
-static bool in_use(const struct svq_device *device)
-{
-    for_each_queue(device, i, queue)
-        if (queue->wire != WIRE_NONE || queue->relay || queue->stranded)
-            return true;
-    return false;
-}
-
-static void take_theirs(struct svq_device *device, struct inflight_memory *memory)
+void inflight_reset(struct svq_device *device)
 {
     struct inflight *in = &device->s.inflight;
 
-    in->given = NULL;
-    device->link.has_region = false;
-    inflight_memory_free(in->theirs);
-    in->theirs = memory;
-    memset(in->ran, 0, sizeof(in->ran));
-    svq_debug(device->id, "in-flight region of %u queues with %u entries", memory->what.num_queues,
-              memory->what.queue_size);
-}
-
-int inflight_get_fd(struct svq_device *device, struct svq_vu_message *msg,
-                    struct svq_vu_message *reply)
-{
-    const struct svq_vu_inflight *asked = &msg->payload.inflight;
-    struct inflight_memory *memory;
-    int err, fd;
-
-    /* Whatever was sent, 24 bytes are expected; no size and no fd: there is no region. */
-    reply->payload.inflight = (struct svq_vu_inflight){0};
-    reply->header.size = sizeof(reply->payload.inflight);
-    if (in_use(device))
-        return -EBUSY;
-    err = inflight_memory_new(device_guest_format(device), asked->num_queues, asked->queue_size,
-                              &memory);
-    if (err)
-        return err;
-    fd = fcntl(memory->fd, F_DUPFD_CLOEXEC, 0);
-    if (fd < 0) {
-        err = -errno;
-        inflight_memory_free(memory);
-        return err;
+    for_each_queue(device, i, queue) {
+        forget(in->theirs, queue);
+        forget(in->ours, queue);
+        in->ran[i] = in->left[i] = false;
     }
-    reply->payload.inflight = memory->what;
-    reply->fds[0] = fd;
-    reply->fd_count = 1;
-    /* It counts from now on: the specification has front-ends send it back after a crash only. */
-    take_theirs(device, memory);
-    return 0;
-}
-
-int inflight_set_fd(struct svq_device *device, struct svq_vu_message *msg,
-                    struct svq_vu_message *reply)
-{
-    const struct svq_vu_inflight *what = &msg->payload.inflight;
-    struct inflight_memory *memory;
-    int err;
-
-    (void)reply;
-    if (inflight_memory_is(device->s.inflight.theirs, msg->fds[0], what))
-        return 0;
-    if (in_use(device))
-        return -EBUSY;
-    err = inflight_memory_map(msg->fds[0], what, device_guest_format(device), &memory);
-    if (err) {
-        svq_error(device->id,
-                  "cannot use the in-flight region of %u queues with %u entries, %llu bytes at "
-                  "%llu: %s",
-                  what->num_queues, what->queue_size, (unsigned long long)what->mmap_size,
-                  (unsigned long long)what->mmap_offset, strerror(-err));
-        return err;
-    }
-    svq_message_take_fd(msg, 0);
-    take_theirs(device, memory);
-    return 0;
 }
 
 /* ---- What the back-end gets ---------------------------------------------------------------------
@@ -532,6 +484,9 @@ const char *inflight_recover(struct svq_queue *queue)
         return "the back-end had been stopped with requests in flight and had gone on";
     if (queue->skew && report.in_flight && !completes_in_order(queue->device))
         return "the front-end had left out requests when it started the ring";
+    if (!queue->started && given != in->theirs && report.in_flight &&
+        !completes_in_order(queue->device))
+        return "the front-end was just stopping its ring, and has no in-flight region";
     queue->base = queue->skew ? (uint16_t)(report.used_base + queue->skew) : report.used_base;
     queue->has_base = true;
     in->left[queue->index] = given == in->ours && !queue->skew;
@@ -544,8 +499,12 @@ const char *inflight_unsafe(const struct svq_device *device)
     bool shadow = device->s.fd < 0 ? device->policy == SVQ_SHADOW_ON : device->s.shadow;
 
     for_each_queue(device, i, queue) {
+        struct svq_vring guest;
+
         if (queue->wire != WIRE_DIRECT)
             continue;
+        if (!queue_guest_ring(queue, device->s.map, &guest))
+            return "a ring is not where svqd can read it";
         if (queue->owing)
             return "the back-end goes on with requests that it had not completed when it was "
                    "stopped";

@@ -16,7 +16,8 @@
  *   introduce.c what a back-end must be told that takes over
  *   recover.c   rings whose back-end is gone, and how they go on
  *   replace.c   another back-end, by command
- *   inflight.c  the in-flight region: the front-end's, and what the back-end gets
+ *   inflight.c  the in-flight region: what it says, and which one the back-end gets
+ *   inflight_fd.c  the front-end's
  *   dirty.c     the dirty log and who writes it
  *   channel.c   the back-end's requests to the front-end
  *   info.c      what status shows
@@ -141,7 +142,7 @@ struct outage {
     bool ended; /* last_us is valid */
 };
 
-/* The in-flight region; see inflight.c, which alone looks inside. */
+/* The in-flight region; see inflight.c, which alone looks inside (and inflight_fd.c). */
 struct inflight {
     struct inflight_memory *theirs;  /* the front-end's; NULL: it has none */
     struct inflight_memory *ours;    /* for the back-end while the front-end has none */
@@ -217,7 +218,7 @@ struct svq_device {
     bool last_switch_shadow;
     uint64_t last_switch_us;
     char last_error[192];
-    char why_not[192];   /* of the last command that failed */
+    char why_not[256];   /* of the last command that failed */
     char why_bound[192]; /* outside of the session: operators read it a little later */
 };
 
@@ -334,7 +335,8 @@ typedef int handler_fn(struct svq_device *device, struct svq_vu_message *msg,
 
 handler_fn setup_get_features, setup_set_features, setup_set_owner, setup_reset;
 handler_fn setup_get_protocol_features, setup_set_protocol_features, setup_get_queue_num;
-handler_fn setup_get_config, setup_set_config, setup_set_status, setup_set_mtu;
+handler_fn setup_get_config, setup_set_config, setup_set_mtu;
+handler_fn setup_get_status, setup_set_status;
 handler_fn memory_set_table, memory_get_max_slots, memory_add_region, memory_remove_region;
 handler_fn dirty_set_log_base, dirty_set_log_fd;
 handler_fn queue_set_num, queue_set_addr, queue_set_base, queue_get_base;
@@ -408,6 +410,8 @@ int queue_unshadow(struct svq_queue *queue, int64_t deadline, const char *how);
 int queue_rest(struct svq_queue *queue, const char *how);
 /* The ring is no longer started; the shadow, if any, is gone. */
 void queue_stop(struct svq_queue *queue);
+/* The same by status 0: in pass-through its back-end has it until GET_VRING_BASE, if that comes. */
+void queue_abandon(struct svq_queue *queue);
 void queue_end(struct svq_queue *queue);
 
 /* ---- wire.c -----------------------------------------------------------------------------------
@@ -498,14 +502,19 @@ struct svq_log *dirty_relay_log(const struct svq_device *device);
 /* A ring in pass-through has stopped: what it wrote must be in the log before the front-end knows.
  */
 void dirty_ring_stopped(struct svq_device *device);
+/* A ring's back-end died that logs by itself: it may have written the ring and not said so. */
+void dirty_ring_lost(const struct svq_queue *queue);
 /* The device is shadowed from now on. */
 void dirty_close_gap(struct svq_device *device);
 void dirty_end(struct svq_device *device);
 
-/* ---- inflight.c -------------------------------------------------------------------------------
+/* ---- inflight_fd.c ----------------------------------------------------------------------------
  */
 
 handler_fn inflight_get_fd, inflight_set_fd;
+
+/* ---- inflight.c -------------------------------------------------------------------------------
+ */
 
 /*
  * The part of this ring in the region that a relay is to keep: the front-end's, or ours as long as
@@ -522,6 +531,8 @@ bool inflight_base(const struct svq_queue *queue, const struct svq_vring *guest,
  * relay, or in a back-end that knew of the region, and a relay must take them up.
  */
 bool inflight_needs_relay(const struct svq_queue *queue);
+/* The same of a dead back-end's, where no relay may: must its successor keep a region as well? */
+bool inflight_needs_keeper(const struct svq_device *device);
 /* A ring is about to start in that mode: settles queue->base, and what its part says. */
 void inflight_starts(struct svq_queue *queue, bool shadow);
 /*
@@ -529,6 +540,8 @@ void inflight_starts(struct svq_queue *queue, bool shadow);
  * of the guest's on which it may still be at work.
  */
 void inflight_disown(const struct svq_queue *queue, uint32_t base);
+/* The device is reset: nothing is in flight any more, whatever a region lists. */
+void inflight_reset(struct svq_device *device);
 /*
  * Give a back-end the region it needs for the rings that are about to start: the front-end's or
  * our own for the guest's rings, another one for shadow rings. Queued. No ring may be with it.

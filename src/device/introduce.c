@@ -75,6 +75,16 @@ static bool lacks_queues(const struct newcomer *n)
     return true;
 }
 
+static bool lacks_region(const struct newcomer *n)
+{
+    if (!inflight_needs_keeper(n->device))
+        return false;
+    snprintf(n->text, n->size,
+             "it keeps no in-flight region, and with shadow=off nobody else can do again what was "
+             "in flight");
+    return true;
+}
+
 /* ---- Configuration space ------------------------------------------------------------------------
  */
 
@@ -237,7 +247,7 @@ int introduce(struct svq_device *device, char *text, size_t size)
     if (lacks_features(&n) || lacks_protocol(&n))
         return -EREMOTEIO;
     err = tell_protocol(&n);
-    if (!err && (lacks_queues(&n) || config_differs(&n)))
+    if (!err && (lacks_region(&n) || lacks_queues(&n) || config_differs(&n)))
         return -EREMOTEIO;
     return err ? err : tell_all(&n);
 }

@@ -257,10 +257,13 @@ int link_take_over(struct svq_device *device)
         refuse(device, text);
         return err;
     }
-    if (!err)
+    if (!err) {
         err = recover_rings(device);
-    if (err == -EREMOTEIO || err == -EINVAL)
-        refuse(device, "it refused the queues' settings");
+        if (err == -EREMOTEIO)
+            refuse(device, "it refused the queues' settings");
+        else if (err == -EINVAL || err == -EBADMSG)
+            refuse(device, device->last_error); /* what is wrong with which queue */
+    }
     if (err) {
         try_failed(device);
         return err;
@@ -291,8 +294,10 @@ void link_try(struct svq_device *device)
 
     device->outage.attempts++;
     err = open_quickly(backend);
-    if (!err && !link_take_over(device))
+    if (!err && !link_take_over(device)) {
+        link_check(device); /* its first orders may have been its last */
         return;
+    }
     if (!err)
         link_close(&device->link);
     else if (!nobody_there(err) && device->outage.attempts == 1)
@@ -306,7 +311,7 @@ bool link_wait(struct svq_device *device)
     int64_t limit = device->outage.since + device->message_timeout;
 
     link_check(device);
-    if (!link_up(device) && !device->s.over)
+    if (!link_up(device) && !device->s.over && svq_now() >= device->outage.tried + LEAST_PAUSE)
         link_try(device);
     while (!link_up(device) && !device->s.over && !device->stopping && svq_now() < limit) {
         struct pollfd fds[] = {{.fd = device->s.fd, .events = POLLRDHUP}, {.fd = -1}};
@@ -330,18 +335,19 @@ static bool made_idle(struct svq_device *device)
 {
     int64_t deadline = svq_deadline(device->link.backend->drain_timeout);
 
+    /* Of one that has requests left, completions would come among those of the next session. */
     for_each_queue(device, i, queue)
-        if (queue->wire != WIRE_NONE && link_up(device))
-            wire_halt(queue, deadline);
-    return link_up(device) && !memory_withdraw(device);
+        if (queue->wire != WIRE_NONE && (queue->fault || wire_halt(queue, deadline)))
+            return false;
+    return !memory_withdraw(device);
 }
 
 void link_leave(struct svq_device *device, const char *why)
 {
-    bool keep = device->keep_backend && device->link.open && !device->stopping;
+    bool open = device->link.open, keep = device->keep_backend && open && !device->stopping;
 
     if (!keep || !made_idle(device)) {
-        if (device->link.open)
+        if (open)
             device_event(device, SVQ_EVENT_BACKEND_DISCONNECTED, why);
         link_close(&device->link);
     }

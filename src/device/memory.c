@@ -49,15 +49,29 @@ static unsigned most_rings(const struct svq_device *device)
     return num < 8 ? 8 : num > MAX_QUEUES ? MAX_QUEUES : num;
 }
 
-static int make_rings(struct svq_device *device)
+/* What was in flight when its back-end died goes on through them, whatever the policy is now. */
+static bool has_relays(const struct svq_device *device)
+{
+    for_each_queue(device, i, queue)
+        if (queue->relay)
+            return true;
+    return false;
+}
+
+static int new_rings(struct svq_device *device)
 {
     /* Only where formats may differ are there indirect tables of our own. */
     bool tables =
         device->ring == SVQ_RING_CHOICE_PACKED || device->offer & SVQ_BIT(SVQ_F_RING_PACKED);
 
-    if (device->link.rings || device->policy == SVQ_SHADOW_OFF)
-        return 0;
     return svq_region_file_new(most_rings(device), tables, &device->link.rings);
+}
+
+static int make_rings(struct svq_device *device)
+{
+    if (device->link.rings || (device->policy == SVQ_SHADOW_OFF && !has_relays(device)))
+        return 0;
+    return new_rings(device);
 }
 
 static struct svq_region rings_region(const struct svq_device *device)
@@ -358,10 +372,18 @@ int memory_withdraw(struct svq_device *device)
 {
     const struct svq_backend_ops *ops = device->link.backend->ops;
     struct svq_region rings;
-    int err;
+    int err = 0;
 
+    if (!device->s.map)
+        return 0; /* it has none */
+    /* A table of no regions is more than most back-ends understand. */
+    if (!device->link.rings)
+        err = new_rings(device);
+    if (err)
+        return err;
     if (!device->link.rings_offered)
-        return -ENOTSUP; /* a table of no regions is more than most back-ends understand */
+        device->link.rings_addr = RINGS_ADDR;
+    device->link.rings_offered = true;
     rings = rings_region(device);
     err = ops->set_mem_table(device->link.backend, &rings, 1);
     return err ? err : ops->flush(device->link.backend);

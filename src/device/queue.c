@@ -100,10 +100,20 @@ static bool direct(const struct svq_queue *queue)
 static int prepare_region(struct svq_queue *queue)
 {
     struct svq_device *device = queue->device;
+    int err;
 
     if (!shadow_device_wired(device))
         return wire_region(device);
-    return device->s.shadow || inflight_covers(queue) ? 0 : shadow_renew(device);
+    if (device->s.shadow || inflight_covers(queue))
+        return 0;
+    err = shadow_renew(device);
+    if (err || inflight_covers(queue))
+        return err;
+    device_error(device,
+                 "queue %u is larger than the back-end's in-flight region, which cannot be changed: "
+                 "other queues' requests do not complete",
+                 queue->index);
+    return -EBUSY;
 }
 
 /* Connect a ring in the device's mode. */
@@ -112,6 +122,8 @@ static int connect_ring(struct svq_queue *queue)
     bool shadow = queue->device->s.shadow;
     int err = prepare_region(queue);
 
+    if (!err && queue->wire != WIRE_NONE)
+        return 0; /* all got a new region, and this one was started with the others */
     if (!err)
         err = shadow ? wire_shadow(queue) : wire_direct(queue);
     if (!err)
@@ -120,11 +132,15 @@ static int connect_ring(struct svq_queue *queue)
         err = flushed(queue, wire_start(queue));
     if (!err && shadow)
         err = wire_shadow_go(queue);
-    if (!err)
-        wire_wake(queue);
-    else if (queue->relay)
+    if (err == -EBADMSG)
+        wire_report_fault(queue, "guest", "its in-flight region contradicts itself or the ring");
+    if (err && queue->relay)
         wire_dismantle(queue);
-    return device_told(queue->device, err);
+    if (err)
+        return err == -ENOTCONN && !queue->device->s.over ? 0 : err;
+    queue->stranded = false;
+    wire_wake(queue);
+    return 0;
 }
 
 static int queue_start(struct svq_queue *queue)
@@ -151,20 +167,25 @@ int queue_unshadow(struct svq_queue *queue, int64_t deadline, const char *how)
 int queue_rest(struct svq_queue *queue, const char *how)
 {
     struct svq_device *device = queue->device;
+    int64_t drain_timeout = backend_of(queue)->drain_timeout;
+    /* One that crashes whenever it is to stop a ring is not waited for without end. */
+    int64_t limit = svq_deadline(device->message_timeout + drain_timeout);
     int err;
 
     do {
         if (recover_pending(queue) && !link_wait(device))
             return -ENOTCONN;
         err = 0;
-        if (!link_up(device))
-            return queue->relay ? -ENOTCONN : 0;
+        if (!link_up(device)) {
+            wire_dismantle(queue); /* nothing is in flight */
+            return 0;
+        }
         if (queue->wire == WIRE_SHADOW)
-            err = queue_unshadow(queue, svq_deadline(backend_of(queue)->drain_timeout), how);
+            err = queue_unshadow(queue, svq_deadline(drain_timeout), how);
         else if (queue->wire == WIRE_DIRECT)
-            err = wire_halt(queue, svq_deadline(backend_of(queue)->drain_timeout));
+            err = wire_halt(queue, svq_deadline(drain_timeout));
         link_check(device);
-    } while (err && !link_up(device) && !device->s.over);
+    } while (err && !link_up(device) && !device->s.over && svq_now() < limit);
     return err;
 }
 
@@ -184,6 +205,16 @@ void queue_stop(struct svq_queue *queue)
         queue->device->s.order = ORDER_NONE;
 }
 
+void queue_abandon(struct svq_queue *queue)
+{
+    bool owing = queue->owing || (queue->wire == WIRE_DIRECT && queue->handed);
+    uint16_t skew = queue->skew;
+
+    queue_stop(queue);
+    queue->owing = owing;
+    queue->skew = skew;
+}
+
 void queue_end(struct svq_queue *queue)
 {
     queue_stop(queue);
@@ -192,6 +223,7 @@ void queue_end(struct svq_queue *queue)
     forget_fd(&queue->err);
     forget_fd(&queue->backend_kick);
     forget_fd(&queue->backend_call);
+    svq_region_file_unref(queue->rings); /* left by a relay that could not be made */
     queue->device->s.queues[queue->index] = NULL;
     free(queue);
 }
@@ -261,6 +293,7 @@ int queue_set_base(struct svq_device *device, struct svq_vu_message *msg,
         return -EBUSY;
     queue->base = msg->payload.state.num;
     queue->has_base = true;
+    queue->owing = false; /* after status 0: it starts anew */
     queue->absorbed |= !direct(queue);
     if (!direct(queue))
         return 0;
@@ -400,14 +433,14 @@ int queue_set_kick(struct svq_device *device, struct svq_vu_message *msg,
             device->s.order = ORDER_SHADOW;
         /* The first ring to start decides the device's mode. */
         err = shadow_settle(device, "policy", &(const char *){NULL});
-        if (err && !device->s.log_gap)
+        if (err && !device->s.log_gap && link_up(device))
             return err;
     }
     if (queue->wire == WIRE_DIRECT)
         return rewire(queue);
     if (direct(queue) && !queue->absorbed && !starts_elsewhere(queue)) {
         err = device_told(device, prepare_region(queue));
-        if (err || !link_up(device))
+        if (err || !link_up(device) || queue->wire != WIRE_NONE)
             return err;
         queue->wire = WIRE_DIRECT;
         queue->handed = true;
@@ -480,11 +513,12 @@ int queue_set_enable(struct svq_device *device, struct svq_vu_message *msg,
     (void)reply;
     if (!queue || msg->payload.state.num > 1)
         return -EINVAL;
-    queue->enabled = enable;
+    /* Until it is acked the ring is enabled: a back-end that comes back for it must run it. */
     if (!enable && (queue->wire == WIRE_SHADOW || recover_pending(queue)))
         err = park(queue);
     if (err)
         return err;
+    queue->enabled = enable;
     /* Wiring a shadow ring, or a direct one from scratch, enables it as well. */
     if (enable && queue->wire == WIRE_NONE && queue_runs(queue))
         return queue_start(queue);
@@ -507,6 +541,6 @@ int queue_set_endian(struct svq_device *device, struct svq_vu_message *msg,
     if (msg->payload.state.num && device->s.shadow)
         return -EOPNOTSUPP;
     queue->big_endian = msg->payload.state.num;
-    return device_backend_did(device,
-                              device->link.backend->ops->forward(device->link.backend, msg, reply));
+    return device_told(device,
+                       device->link.backend->ops->forward(device->link.backend, msg, reply));
 }

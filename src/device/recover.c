@@ -34,6 +34,7 @@ static const char *strand_direct(struct svq_queue *queue)
 {
     const char *why = NULL;
 
+    dirty_ring_lost(queue);
     if (queue->handed || queue->owing) {
         why = inflight_recover(queue);
         queue->stranded = !why && !caught_up(queue);
@@ -44,6 +45,19 @@ static const char *strand_direct(struct svq_queue *queue)
     return why;
 }
 
+static void take_lane(struct svq_queue *queue)
+{
+    const char *reason;
+
+    /* What the back-end completed before it died need not wait for its successor. */
+    svq_lane_turn(queue->lane);
+    svq_lane_free(queue->lane);
+    queue->lane = NULL;
+    /* With the lane goes the news of a fault. A back-end's is cured by the next one. */
+    if (!queue->fault && svq_relay_fault(queue->relay, &reason) == SVQ_SIDE_GUEST)
+        wire_report_fault(queue, "guest", reason);
+}
+
 const char *recover_strand(struct svq_device *device)
 {
     const char *why = NULL;
@@ -52,12 +66,8 @@ const char *recover_strand(struct svq_device *device)
         queue->absorbed = true;
         if ((queue->wire == WIRE_DIRECT || queue->owing) && !why)
             why = strand_direct(queue);
-        if (!queue->lane)
-            continue;
-        /* What it completed before it died need not wait for its successor. */
-        svq_lane_turn(queue->lane);
-        svq_lane_free(queue->lane);
-        queue->lane = NULL;
+        if (queue->lane)
+            take_lane(queue);
     }
     return why;
 }
@@ -136,8 +146,9 @@ int recover_rings(struct svq_device *device)
         err = device->link.backend->ops->flush(device->link.backend);
     if (err)
         return err;
+    /* One that is disabled goes on later. */
     for_each_queue(device, i, queue)
-        queue->stranded = false;
+        queue->stranded &= queue->wire == WIRE_NONE;
     shadow_wake_all(device);
     return 0;
 }
@@ -159,6 +170,8 @@ static void park_disabled(struct svq_device *device)
 void recover_finish(struct svq_device *device)
 {
     park_disabled(device);
+    if (device->s.shadow && device->s.log_gap)
+        dirty_close_gap(device);
     /* What was ordered meanwhile. */
     shadow_settle(device, "recovery", &(const char *){NULL});
 }

@@ -72,13 +72,23 @@ static int replace_idle(struct svq_device *device, struct command *command)
 /* The old one is gone: the outage ends with the new one, if that fits. */
 static int replace_lost(struct svq_device *device, struct command *command, const char **cause)
 {
+    const struct outage before = device->outage;
     struct link old = device->link;
+    int err;
 
     device->link = (struct link){.backend = command->backend};
-    if (link_take_over(device)) {
+    err = link_take_over(device);
+    if (err) {
         link_close(&device->link);
         device->link = old;
-        return fail(device, cause, -EREMOTEIO, device->outage.reason);
+        fail(device, cause, err,
+             device->outage.state == SVQ_LINK_REFUSED
+                 ? device->outage.reason
+                 : "the new back-end failed when the queues were started");
+        /* It is still the old one that is awaited. */
+        if (!device->s.over)
+            device->outage = before;
+        return err;
     }
     command->microseconds = device->outage.last_us;
     take_office(device, command, old.backend);
@@ -101,6 +111,11 @@ static int go_back(struct svq_device *device, const struct link *old)
         device->outage.state = SVQ_LINK_UP;
         recover_finish(device);
         return 0;
+    }
+    if (obstacle) {
+        /* Nobody may go on from where they were: the new one has done some of it. */
+        device_error(device, "the queues cannot go back to the old back-end: %s", obstacle);
+        device->s.over = "the new back-end failed, and the old one cannot go on";
     }
     device->outage.state = SVQ_LINK_UP;
     link_lost(device, "neither the new back-end nor the old one can go on");
@@ -220,12 +235,14 @@ static int make_backend(struct svq_device *device, const char *address, struct s
 
     /* A path that we listen on cannot be bound twice. */
     if (!strcmp(address, device->backend_address))
-        return present->ops->another(present, out);
-    err = svq_backend_new(address, out);
+        err = present->ops->another(present, out);
+    else
+        err = svq_backend_new(address, out);
     if (err)
         return err;
     (*out)->tag = device->id;
-    (*out)->message_timeout = present->message_timeout;
+    /* The present one's is shorter while it is being tried. */
+    (*out)->message_timeout = device->message_timeout;
     (*out)->drain_timeout = present->drain_timeout;
     return 0;
 }
@@ -235,7 +252,7 @@ int svq_device_set_backend(struct svq_device *device, const char *address, uint6
 {
     struct command command = {.fn = replace_command, .address = address};
     const char *why = svq_backend_check(address);
-    char text[160];
+    char text[256];
     int err;
 
     if (why)

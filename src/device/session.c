@@ -44,6 +44,7 @@ static handler_fn *const handlers[SVQ_VU_REQUEST_MAX] = {
     [SVQ_VU_ADD_MEM_REG] = memory_add_region,
     [SVQ_VU_REM_MEM_REG] = memory_remove_region,
     [SVQ_VU_SET_STATUS] = setup_set_status,
+    [SVQ_VU_GET_STATUS] = setup_get_status,
     [SVQ_VU_NET_SET_MTU] = setup_set_mtu,
 };
 
@@ -127,7 +128,10 @@ static int handle(struct svq_device *device, const struct svq_vu_rule *rule,
     if (handlers[request])
         return handlers[request](device, msg, reply);
     err = device->link.backend->ops->forward(device->link.backend, msg, reply);
-    return device_backend_did(device, err);
+    err = device_backend_did(device, err);
+    if (err)
+        refuse_typed(reply); /* there is none yet, and one that may be needed */
+    return err;
 }
 
 static void answer(struct svq_device *device, const struct svq_vu_rule *rule,

@@ -29,6 +29,10 @@
 /* Features that can only pass through: offered where shadowing is not promised. */
 #define DIRECT_ONLY SVQ_BIT(SVQ_F_ACCESS_PLATFORM)
 
+/* What the front-end may have whatever its back-end has. */
+#define BESIDE_BACKEND \
+    (SVQ_RELAY_FEATURES | SVQ_BIT(SVQ_F_LOG_ALL) | SVQ_BIT(SVQ_F_PROTOCOL_FEATURES))
+
 /* What decides how rings are read: it cannot change while any ring is with the back-end. */
 #define RING_LAYOUT (SVQ_RELAY_FEATURES | SVQ_BIT(SVQ_F_VERSION_1))
 
@@ -230,7 +234,7 @@ int setup_send_features(struct svq_device *device)
 static int send_owner(struct svq_device *device)
 {
     device->s.owned = true;
-    if (device->link.owner_set)
+    if (device->link.owner_set || !link_up(device))
         return 0;
     device->link.owner_set = true;
     return device->link.backend->ops->set_owner(device->link.backend);
@@ -242,6 +246,12 @@ static int check_features(const struct svq_device *device, uint64_t features)
     if (features & ~device->s.features_offered) {
         svq_error(device->id, "front-end acked features that were not offered: 0x%llx",
                   (unsigned long long)(features & ~device->s.features_offered));
+        return -EINVAL;
+    }
+    if (features & ~(device->link.backend->features | BESIDE_BACKEND)) {
+        svq_error(
+            device->id, "front-end acked features that its present back-end lacks: 0x%llx",
+            (unsigned long long)(features & ~(device->link.backend->features | BESIDE_BACKEND)));
         return -EINVAL;
     }
     if ((features ^ device->s.features_acked) & RING_LAYOUT && shadow_device_wired(device)) {
@@ -305,6 +315,7 @@ int setup_reset(struct svq_device *device, struct svq_vu_message *msg, struct sv
         queue_stop(queue);
         queue->enabled = false;
     }
+    inflight_reset(device);
     return device_told(device, err);
 }
 
@@ -371,6 +382,24 @@ static void learn_config(struct svq_device *device, const struct svq_vu_config *
         device->s.config_known[config->offset + i] |= mark;
 }
 
+static bool config_known(const struct session *s, const struct svq_vu_config *config)
+{
+    for (unsigned i = 0; i < config->size; i++)
+        if (!s->config_known[config->offset + i])
+            return false;
+    return true;
+}
+
+static int ask_config(struct svq_device *device, const struct svq_vu_message *question,
+                      struct svq_vu_message *answer)
+{
+    struct svq_backend *backend = device->link.backend;
+
+    if (!(backend->protocol_acked & P(CONFIG)) || !link_up(device))
+        return 0;
+    return device_told(device, backend->ops->forward(backend, question, answer));
+}
+
 /*
  * Cloud Hypervisor and crosvm read exactly as many bytes as they asked for: an answer of another
  * size, which is how back-ends report an error, would hang them. They get what is known instead.
@@ -381,7 +410,7 @@ int setup_get_config(struct svq_device *device, struct svq_vu_message *msg,
     struct svq_vu_config *config = &msg->payload.config;
     struct svq_vu_message answer = {.header.size = 0};
     uint8_t *known = device->s.config;
-    int err = 0;
+    int err;
 
     *reply = *msg;
     reply->fd_count = 0;
@@ -389,9 +418,10 @@ int setup_get_config(struct svq_device *device, struct svq_vu_message *msg,
     memset(reply->payload.config.data, 0, config->size);
     if (config->offset > SVQ_VU_MAX_CONFIG || config->size > SVQ_VU_MAX_CONFIG - config->offset)
         return -EINVAL;
-    if (device->link.backend->protocol_acked & P(CONFIG) && link_up(device))
-        err = device->link.backend->ops->forward(device->link.backend, msg, &answer);
-    err = device_told(device, err);
+    err = ask_config(device, msg, &answer);
+    /* Zeros, which nobody has read, would be a disk of no size. */
+    if (!err && !link_up(device) && !config_known(&device->s, config))
+        err = link_wait(device) ? ask_config(device, msg, &answer) : -ENOTCONN;
     if (err)
         return err;
     svq_message_close_fds(&answer);
@@ -445,9 +475,20 @@ static int unshadow_all(struct svq_device *device)
     int err = 0;
 
     for_each_queue(device, i, queue)
-        if (queue->wire == WIRE_SHADOW && !device->s.over)
+        if ((queue->wire == WIRE_SHADOW || recover_pending(queue)) && !device->s.over)
             err = queue_rest(queue, "reset");
     return device->s.over ? err : 0;
+}
+
+int setup_get_status(struct svq_device *device, struct svq_vu_message *msg,
+                     struct svq_vu_message *reply)
+{
+    struct svq_backend *backend = device->link.backend;
+    int err = link_up(device) ? device_told(device, backend->ops->forward(backend, msg, reply)) : 0;
+
+    if (!link_up(device))
+        reply_u64(reply, device->s.status);
+    return err;
 }
 
 int setup_set_status(struct svq_device *device, struct svq_vu_message *msg,
@@ -458,9 +499,12 @@ int setup_set_status(struct svq_device *device, struct svq_vu_message *msg,
     if (!err)
         err = device->link.backend->ops->forward(device->link.backend, msg, reply);
     device->s.status = msg->payload.u64;
-    /* Status 0 resets the device; its rings are gone even if the front-end never stopped them. */
+    /*
+     * Status 0 resets the device; its rings are gone even if the front-end never stopped them. But
+     * nothing in flight is forgotten: QEMU says the same for a pause, and stops the rings after it.
+     */
     if (msg->payload.u64 == 0)
         for_each_queue(device, i, queue)
-            queue_stop(queue);
+            queue_abandon(queue);
     return device_told(device, err);
 }

@@ -6,7 +6,7 @@
  *
  * All rings or none: as soon as one step fails, everything done so far is undone and the device
  * goes on in its old mode. Only a back-end that can no longer be talked to leaves nothing to go
- * back to; then the session ends.
+ * back to; then the rings stay as they are for its successor (recover.c).
  */
 #include "device/internal.h"
 

@@ -42,6 +42,20 @@ static int tell(struct svq_queue *queue, const struct wiring *w)
     return device_backend_did(queue->device, err);
 }
 
+/* Forgotten with the connection, if not with the ring. */
+static int tell_endian(struct svq_queue *queue)
+{
+    struct svq_backend *backend = queue->device->link.backend;
+    struct svq_vu_message msg, reply;
+
+    if (!queue->big_endian)
+        return 0;
+    svq_message_init(&msg, SVQ_VU_SET_VRING_ENDIAN);
+    msg.payload.state = (struct svq_vu_vring_state){.index = queue->index, .num = 1};
+    msg.header.size = sizeof(msg.payload.state);
+    return device_backend_did(queue->device, backend->ops->forward(backend, &msg, &reply));
+}
+
 int wire_start(struct svq_queue *queue)
 {
     struct svq_backend *backend = queue->device->link.backend;
@@ -124,6 +138,7 @@ int wire_direct(struct svq_queue *queue)
     };
     struct svq_vring guest;
     uint32_t base;
+    int err;
 
     if (queue_guest_ring(queue, s->map, &guest) && inflight_base(queue, &guest, &base))
         w.base = base;
@@ -133,7 +148,8 @@ int wire_direct(struct svq_queue *queue)
     queue->wire = WIRE_DIRECT;
     queue->absorbed = false;
     wire_note_start(queue);
-    return tell(queue, &w);
+    err = tell_endian(queue);
+    return err ? err : tell(queue, &w);
 }
 
 /* ---- Through a relay ----------------------------------------------------------------------------
@@ -257,6 +273,8 @@ static uint32_t shadow_start(const struct svq_queue *queue)
                                                                    : SVQ_SPLIT_START;
 }
 
+static const char contradiction[] = "what its in-flight region says contradicts itself or the ring";
+
 /* Return: NULL or why there can be no relay. */
 static const char *make_relay(struct svq_queue *queue)
 {
@@ -280,7 +298,7 @@ static const char *make_relay(struct svq_queue *queue)
     if (!err)
         err = svq_relay_new(&config, &queue->relay);
     if (err == -EBADMSG)
-        return "what its in-flight region says contradicts itself or the ring";
+        return contradiction;
     if (err)
         return err == -EINVAL ? "its size or index is none that such a ring can have"
                               : "out of resources";
@@ -294,7 +312,7 @@ int wire_shadow(struct svq_queue *queue)
 
     if (why) {
         device_error(queue->device, "queue %u cannot be shadowed: %s", queue->index, why);
-        return -EINVAL;
+        return why == contradiction ? -EBADMSG : -EINVAL;
     }
     return tell_shadow(queue, shadow_start(queue));
 }
@@ -411,8 +429,9 @@ int wire_restart(struct svq_queue *queue)
         return err;
     }
     svq_region_file_unref(rings);
-    svq_relay_hold(queue->relay, false);
     queue->fault = NULL;
+    /* One that was disabled meanwhile completes what it has, and is stopped then. */
+    svq_relay_hold(queue->relay, !queue_runs(queue));
     queue->halted = false;
     queue->handed = false;
     return tell_shadow(queue, shadow_start(queue));

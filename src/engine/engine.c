@@ -507,10 +507,9 @@ static void set_guest_kick(struct worker *w, struct svq_lane *lane, void *arg)
     struct kick_change *change = arg;
 
     change->err = watch(lane, change->fd, SOURCE_KICK);
-    if (change->err)
-        return;
+    /* In any case: the caller closes the old one, and its number may become another lane's. */
     unwatch(lane, lane->guest_kick);
-    lane->guest_kick = change->fd;
+    lane->guest_kick = change->err ? -1 : change->fd;
     make_hot(w, lane); /* a kick may have gone to the old one */
 }
 

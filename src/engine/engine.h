@@ -61,7 +61,10 @@ void svq_lane_turn(struct svq_lane *lane);
 
 /* The guest's call fd changed (interrupt masking does that often); -1: none. */
 void svq_lane_set_guest_call(struct svq_lane *lane, int fd);
-/* The guest's kick fd changed; -1: the guest sends none, so the lane polls and never sleeps. */
+/*
+ * The guest's kick fd changed; -1: the guest sends none, so the lane polls and never sleeps. So it
+ * does after an error: that fd cannot be waited for.
+ */
 int svq_lane_set_guest_kick(struct svq_lane *lane, int fd);
 
 #endif

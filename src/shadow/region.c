@@ -76,12 +76,16 @@ void svq_inflight_reset(void *part, enum svq_ring_format format, unsigned entrie
 static int copy_part(struct region *region, const void *part, size_t size)
 {
     const uint64_t *from = part;
-    uint64_t *to = malloc(size);
+    char *to = malloc(size);
 
     if (!to)
         return -ENOMEM;
-    for (size_t i = 0; i < size / sizeof(*to); i++)
-        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+    for (size_t i = 0; i < size / sizeof(*from); i++) {
+        uint64_t word = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+
+        /* Not stored as a word: the compiler could take it that no field is one of those. */
+        memcpy(to + i * sizeof(word), &word, sizeof(word));
+    }
     region->copy = to;
     return 0;
 }

@@ -42,6 +42,7 @@ struct tally {
     atomic_uint backends; /* killed */
     unsigned svqds;
     unsigned frozen; /* survivors, for a while */
+    unsigned midway; /* switches that failed, since somebody died in their middle */
     unsigned swaps;
     unsigned swapped;  /* the others were refused: one of the two back-ends was killed */
     unsigned verified; /* times that the whole disk was read back */
@@ -100,8 +101,23 @@ int mind_no_more(struct world *world);
 
 /* svqd's view: the mode it is in, and whether it says that a crash is safe. */
 int expect_mode(struct world *world);
+
 /* Switch the shadow; a back-end that is not there now is no failure. */
 int switch_shadow(struct world *world);
+
+/* A switch during which somebody dies. */
+struct switching {
+    struct world *world;
+    pthread_t thread;
+    bool runs;
+    bool on;
+    int result;
+};
+
+/* Half of the times, and if that is what this test is about; it may be half done then. */
+int switching_begin(struct world *world, struct switching *switching);
+/* Once somebody has died. */
+int switching_end(struct switching *switching, bool svqd_died);
 
 /* Go on with another back-end; sometimes the old or the new one is killed meanwhile. */
 int swap(struct world *world);

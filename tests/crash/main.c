@@ -20,6 +20,7 @@
 #define VERIFY_EVERY 25 /* kills */
 #define PROGRESS_MS  30000
 #define TRIES        200
+#define ENOUGH       50 /* kills that must have met everything */
 
 static const char *const modes[] = {"direct",    "pass-through", "shadow",
                                     "switching", "migrating",    "swapping"};
@@ -191,17 +192,27 @@ static void await_thaw(struct freeze *freeze)
 
 /* ---- A round ------------------------------------------------------------------------------- */
 
+static int kill_them(struct world *world, bool backend, bool svqd, bool svqd_first)
+{
+    struct switching switching;
+    int ret = switching_begin(world, &switching);
+
+    if (!ret && svqd && svqd_first)
+        ret = kill_svqd(world);
+    if (!ret && backend)
+        ret = kill_backend(world);
+    if (!ret && svqd && !svqd_first)
+        ret = kill_svqd(world);
+    return switching_end(&switching, svqd) ? -1 : ret;
+}
+
 /* Kill, start again, connect again. Return: 0 or -1. */
 static int strike(struct world *world, bool backend, bool svqd, unsigned *backends)
 {
     bool first = below(world, 2);
     int in_flight;
 
-    if (svqd && first && kill_svqd(world))
-        return -1;
-    if (backend && kill_backend(world))
-        return -1;
-    if (svqd && !first && kill_svqd(world))
+    if (kill_them(world, backend, svqd, first))
         return -1;
     if (world->options.mode == DIRECT || svqd) {
         in_flight = sim_guest_in_flight(world->guest);
@@ -404,6 +415,8 @@ static void report(struct world *world)
            tally->frozen, tally->verified, tally->retried);
     if (tally->outages)
         report_times("outages", tally->outage_us, tally->outages);
+    if (world->options.mode == SWITCHING)
+        printf("; %u switches cut short", tally->midway);
     if (tally->swaps)
         printf("; %u swaps, %u of them refused", tally->swaps, tally->swaps - tally->swapped);
     if (tally->swapped)
@@ -423,6 +436,8 @@ int main(int argc, char **argv)
         if (!world.tally.outages ||
             (!world.tally.in_flight && (options->mode == DIRECT || options->victim != BACKEND)))
             fail(&world, "nothing was in flight at any kill");
+        if (options->mode == SWITCHING && options->kills >= ENOUGH && !world.tally.midway)
+            fail(&world, "nobody died in the middle of a switch");
     }
     if (!world_close(&world))
         return 0;

@@ -205,16 +205,6 @@ int expect_mode(struct world *world)
     return atomic_load(&world->failed) ? -1 : 0;
 }
 
-int switch_shadow(struct world *world)
-{
-    bool on = sim_random_below(&world->random, 2);
-    json_t *args = json_pack("{s:s, s:b}", "name", DEVICE, "enable", on);
-    int ret = sim_qmp_execute(&world->qmp, "x-vhost-enable-shadow-vq", args, NULL);
-
-    /* A refusal is right when a peer is gone: svqd knows that better than we. */
-    return ret && ret != -EREMOTEIO ? fail(world, "%s", world->qmp.error) : 0;
-}
-
 /* ---- The guest ----------------------------------------------------------------------------- */
 
 static int make_guest(struct world *world)

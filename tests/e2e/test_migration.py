@@ -73,7 +73,8 @@ def test_ten_in_a_row(bench, wire, need, kernel, initramfs, direct, one_daemon):
         wait_for(lambda: path.device(10)["mode"] == "pass-through", "the device passes through")
         for daemon, ident in zip(path.daemons, path.ids):
             # Each was the source five times.
-            changes = [(e["shadow"], e["reason"]) for e in daemon.events("DEVICE_SHADOW_CHANGED", ident)]
+            events = daemon.events("DEVICE_SHADOW_CHANGED", ident)
+            changes = [(event["shadow"], event["reason"]) for event in events]
             assert changes.count((True, "migration")) == 5, (ident, changes)
             assert {reason for _, reason in changes} == {"migration"}, (ident, changes)
     migrator.guest.quit()

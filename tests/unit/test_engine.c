@@ -3,6 +3,8 @@
  * The engine with real threads and eventfds on all sides: changes under load, faults that stay
  * where they happened, rest.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -292,6 +294,40 @@ static void test_no_kick_fd(void **state)
     svq_engine_free(engine);
 }
 
+/* Not every fd can be waited for. The old one is let go, and its number may be another queue's. */
+static void test_a_kick_fd_that_is_none(void **state)
+{
+    struct svq_engine *engine = queue_new_engine(1, 0);
+    int nothing = open("/dev/null", O_RDWR), old, again;
+    struct queue q, other;
+
+    (void)state;
+    queue_init(&q, 8, 0, 1);
+    queue_make_relay(&q, q.base);
+    queue_make_lane(&q, engine);
+    queue_init(&other, 8, 0, 1);
+    queue_make_relay(&other, other.base);
+    queue_make_lane(&other, engine);
+    assert_int_equal(svq_lane_set_guest_kick(q.lane, nothing), -EPERM);
+    old = q.guest_kick;
+    close(old);
+    again = fcntl(other.guest_kick, F_DUPFD, old);
+    assert_int_equal(again, old);
+    assert_int_equal(svq_lane_set_guest_kick(other.lane, again), 0);
+    queue_offer(&q);
+    assert_true(comes_through(&q, 1)); /* it is polled */
+    queue_drop_lane(&q);
+    assert_true(falls_asleep(&other));
+    queue_offer(&other);
+    traffic_ring(again);
+    assert_true(comes_through(&other, 1));
+    queue_drop_lane(&other);
+    queue_free(&q);
+    queue_free(&other);
+    close(nothing);
+    svq_engine_free(engine);
+}
+
 /* ---- Faults ---------------------------------------------------------------------------------- */
 
 static bool readable(int fd, int ms)
@@ -458,6 +494,7 @@ int main(void)
         cmocka_unit_test(test_a_new_kick_fd_wakes),
         cmocka_unit_test(test_polling_wants_no_notifications),
         cmocka_unit_test(test_no_kick_fd),
+        cmocka_unit_test(test_a_kick_fd_that_is_none),
         cmocka_unit_test(test_a_fault_stays_where_it_happened),
         cmocka_unit_test(test_each_fault_is_told_once),
         cmocka_unit_test(test_a_faulted_lane_goes_before_it_is_reported),

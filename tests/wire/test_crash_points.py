@@ -98,6 +98,37 @@ class Crashes:
         assert state["last-outage-microseconds"] > 0, state
 
 
+def conversation(crashes):
+    """The messages of a recovery."""
+    crashes.pump.rounds(2)
+    start = len(crashes.backend.log)
+    crashes.backend.kill()
+    crashes.made.qmp.wait_event("DEVICE_BACKEND_RECOVERED", id="dev0")
+    return crashes.backend.names(start)
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("pair, mode", [
+    ("split-split", "auto"), ("packed-packed", "auto"), ("split-split", "on"),
+    ("packed-packed", "on"), ("packed-split", "on"), ("split-packed", "on"),
+])
+def test_at_every_message(folder, closing, pair, mode, side):
+    """Each one of the recovery's conversation, in turn."""
+    crashes = Crashes(folder, closing, f"every {pair} {mode} {side}", pair, "modern", shadow=mode)
+    names = conversation(crashes)
+    assert len(names) > 20 and names[0] == "GET_FEATURES" and names[-1] == "SET_VRING_ENABLE"
+    for number, name in enumerate(names):
+        crashes.until(lambda: crashes.backend.run(crashes.runs))
+        before = crashes.backend.deaths
+        crashes.backend.doom(f"{side} {name}", names[:number].count(name))
+        crashes.backend.kill()
+        crashes.until(lambda b=before: crashes.backend.deaths >= b + 2)
+        assert not crashes.backend.doomed()
+        crashes.made.qmp.drain().clear()
+    assert sum(crashes.recorder.crashes.values()) == 2 * len(names) + 1
+    crashes.judge()
+
+
 @pytest.mark.parametrize("rings", RINGS)
 @pytest.mark.parametrize("pair", PAIRS)
 def test_shadowed(folder, closing, pair, rings):
@@ -141,11 +172,13 @@ def test_one_that_connects(folder, closing, mode):
 
 @pytest.mark.parametrize("pair", SAME)
 def test_switched_all_the_time(folder, closing, pair):
-    """From one mode to the other between the crashes, and in them."""
+    """From one mode to the other between the crashes, in them, and while nobody is there."""
     crashes = Crashes(folder, closing, f"flip {pair}", pair, "modern")
     done = []
 
     def switch():
+        if crashes.pick.random() < 0.5:
+            crashes.until(lambda: crashes.made.svqd.device("dev0")["backend"]["link"] == "up")
         enable = crashes.made.svqd.device("dev0")["mode"] != "shadow"
         try:
             crashes.made.svqd.shadow("dev0", enable)

@@ -57,6 +57,31 @@ def test_crashes_while_it_logs(scene, mode, pair):
     finish_migration(made, copy, logs)
 
 
+@pytest.mark.parametrize("pair", FORMATS)
+def test_crashes_while_it_logs_itself(scene, pair):
+    """dirty-log=backend: what the dead one had used and not logged yet is in the log, although
+    nobody uses the ring again before the copy is made."""
+    made = scene(pair=Pair(pair), logged=True, keys={"dirty-log": "backend"},
+                 backend_options={"logs": True})
+    made.mend()
+    made.pump.finish()
+    queue, copy = made.guest.queues[0], Copy(made.guest)
+    for count in range(1, 4):
+        copy.everything()
+        made.log.clear()
+        deaths = made.backend.deaths
+        made.backend.doom("unlogged")
+        for _ in range(count):
+            queue.submit_random()
+        wait_until(lambda d=deaths: made.backend.deaths > d, "the crash")
+        made.qmp.wait_event("DEVICE_BACKEND_RECOVERED", id="dev0")
+        made.pump.finish()
+        assert made.state()["mode"] == "pass-through"
+        copy.dirty(made.log.pages())
+        copy.finish()
+        assert made.log.intact()
+
+
 @pytest.mark.parametrize("state", ["lost", "refused"])
 @pytest.mark.parametrize("mode", MODES)
 def test_logging_starts_while_lost(scene, mode, state):

@@ -1,6 +1,6 @@
 """Reconnects without end: descriptors, mappings and memory stay what they are.
 
-A normal run makes a thousand; SVQ_LONG=1 makes ten thousand.
+A normal run makes six hundred; SVQ_LONG=1 makes ten thousand. The figures are in the output (-s).
 """
 
 import os
@@ -11,13 +11,13 @@ from svqwire.mortal import TRACKING, Mortal
 from svqwire.recorder import Recorder
 from svqwire.wait import wait_until
 
-COUNT = 10_000 if os.environ.get("SVQ_LONG") else 1_000
+COUNT = 10_000 if os.environ.get("SVQ_LONG") else 600
 SLACK_KIB = 512
 FAST = {"reconnect": 0.001}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(COUNT // 10)
+@pytest.mark.timeout(max(COUNT // 10, 120))
 @pytest.mark.parametrize("mode", ["on", "auto"])
 def test_reconnects(bench, mode):
     """Half of them in each mode, with a request in flight each time."""
@@ -38,11 +38,14 @@ def test_reconnects(bench, mode):
             recorder.__init__()
             recorder.born(unit.backend)
         if number in (COUNT // 10, COUNT // 4, COUNT // 2 - 1):
-            sizes.append((made.svqd.fds(), made.svqd.maps(), made.svqd.rss()))
+            sizes.append((made.svqd.fds(), made.svqd.maps(), made.svqd.rss(), made.svqd.data()))
+    print(f"{COUNT // 2} reconnects, shadow={mode}: (fds, maps, resident and data KiB) {sizes}")
     assert made.svqd.device("dev0")["backend"]["outages"] == COUNT // 2
     assert sizes[2][0] <= sizes[0][0] and sizes[1][0] <= sizes[0][0] + 1, sizes
-    assert sanitized() or sizes[2][1] <= sizes[0][1] + 2, f"(fds, maps, KiB): {sizes}"
-    assert sanitized() or sizes[2][2] - sizes[0][2] <= SLACK_KIB, f"(fds, maps, KiB): {sizes}"
+    if not sanitized():
+        assert sizes[2][1] <= sizes[0][1] + 2, f"maps: {sizes}"
+        assert sizes[2][2] - sizes[0][2] <= SLACK_KIB, f"resident: {sizes}"
+        assert sizes[2][3] - sizes[0][3] <= SLACK_KIB, f"data: {sizes}"
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from svqwire.wait import wait_until
 
 SECOND = 1_000_000  # microseconds
 MODES = ("direct", "shadow")
+PATIENT = {"message-timeout": 5}  # for a machine that has much else to do
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def once(scene):
 @pytest.mark.parametrize("pair", ["split-split", "packed-packed", "packed-split", "split-packed"])
 def test_there_and_back_under_load(scene, pair, mode):
     """The pause is reported, by the answer and by the event."""
-    made = scene(mode, pair=Pair(pair))
+    made = scene(mode, pair=Pair(pair), keys=PATIENT)
     made.mend()
     load = Load(made.guest)
     ends, pauses = (made.other, made.backend), []
@@ -164,14 +165,21 @@ def test_silent(scene):
     once(made)
 
 
+@pytest.mark.parametrize("theirs", [True, False], ids=["vmm-s-region", "svqd-s-region"])
+@pytest.mark.parametrize("pair", ["split-split", "packed-packed"])
 @pytest.mark.parametrize("mode", MODES)
-def test_the_old_one_never_drains(scene, mode):
-    """After drain-timeout it goes on, and completes what it has later."""
-    made = scene(mode)
+def test_the_old_one_never_drains(scene, mode, pair, theirs):
+    """After drain-timeout it goes on, and completes what it has later: nothing is done again,
+    though its in-flight region lists it. Then it can be replaced."""
+    made = scene(mode, pair=Pair(pair), theirs=theirs, keys={"drain-timeout": 0.3})
     made.backend.drain = "asked"
     assert cause(made, made.other)
     made.other.wait_disconnected()
     assert made.state()["mode"] == ("shadow" if mode == "shadow" else "pass-through")
+    made.pump.fill(2)
+    assert cause(made, made.other), "it still has requests"
+    made.serves()
+    change(made, made.other)
     made.serves()
     once(made)
 
@@ -192,7 +200,7 @@ def dry_run(scene):
 def test_the_new_one_dies(scene, mode, action):
     """At every message. Before the old one was drained the old one goes on; after it nothing is
     lost either, whoever serves in the end."""
-    made = scene(mode, keys={"message-timeout": 0.15})
+    made = scene(mode, keys={"message-timeout": 0.15} if action == "silent" else PATIENT)
     count = dry_run(made)
     assert count > 12
     numbers = range(count)
@@ -212,6 +220,17 @@ def test_the_new_one_dies(scene, mode, action):
         if serving:
             change(made, made.backend)
         made.qmp.drain().clear()
+    made.serves()
+
+
+def test_the_old_one_falls_silent(scene):
+    """When it is asked to stop a ring: it is lost, and the new one was never put in its place."""
+    made = scene("shadow")
+    made.backend.fault("silent", Id.GET_VRING_BASE)
+    assert "lost" in cause(made, made.other)
+    made.wait_link("up")
+    assert made.state()["backend"]["address"] == f"vhost-user:{made.backend.path}"
+    assert made.state()["backend"]["outages"] == 1
     made.serves()
 
 
@@ -254,7 +273,7 @@ def test_another_one_to_the_rescue(scene, state):
 @pytest.mark.parametrize("mode", MODES)
 def test_while_migrating(scene, mode):
     """The log goes on: the copy is right."""
-    made = scene(mode)
+    made = scene(mode, keys=PATIENT)
     made.mend()
     made.pump.finish()
     log = made.start_log()
@@ -274,7 +293,7 @@ def test_while_migrating(scene, mode):
 
 
 def test_the_address_it_has(scene):
-    """Nothing to do, or told so; a back-end that serves one connection at a time is not disturbed."""
+    """Nothing to do, or told so; a back-end that serves one connection only is not disturbed."""
     made = scene()
     try:
         assert change(made, made.backend) >= 0
@@ -287,7 +306,7 @@ def test_the_address_it_has(scene):
 
 def test_one_after_the_other(scene):
     """Commands of several clients take turns."""
-    made = scene()
+    made = scene(keys=PATIENT)
     made.mend()
     commands = [made.replace((made.other, made.backend)[n % 2]) for n in range(6)]
     commands.append(Command(made, "x-vhost-enable-shadow-vq", name="dev0", enable=True))
@@ -299,7 +318,7 @@ def test_one_after_the_other(scene):
 
 def test_leaks_nothing(scene):
     """Descriptors and mappings after many changes."""
-    made = scene("shadow")
+    made = scene("shadow", keys=PATIENT)
     made.mend()
     for turn in range(4):
         change(made, (made.other, made.backend)[turn % 2])
@@ -322,4 +341,3 @@ def test_kept_for_the_next_front_end(scene):
     made.anew()
     assert made.backend.sessions == sessions
     assert made.other.connection
-

@@ -85,9 +85,9 @@ class Deaths:
     def live(self, killed_again=False):
         """The next svqd, and the same VMM; the svqd may die in the middle of their conversation."""
         self.svqd.start()
+        old, vmm = self.vmm, self.dial()
         if killed_again:
             self.doom()
-        old, vmm = self.vmm, self.dial()
         vmm.inherit_region(old)
         old.close()
         self.vmm = vmm
@@ -124,7 +124,7 @@ def test_killed_under_load(folder, closing, pair, mode, vmm, both):
             deaths.pump.rounds(2)
         again = deaths.recorder.again()
     deaths.judge()
-    assert again > KILLS / 2, "hardly anything was in flight"
+    assert again > KILLS / 8, "hardly anything was in flight"
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
@@ -188,15 +188,21 @@ def test_region_while_it_works(folder, closing):
 
 
 def without_region(folder, closing, mode, **options):
-    """Killed under load, and the VMM goes on at the available index: what was in flight may be lost
-    with svqd, or be done after all; what comes then is served, and nothing is done again."""
+    """svqd is killed when the newest of three requests is complete, and the VMM goes on at the
+    available index: the others are lost with svqd, or done after all. What comes then is served,
+    and nothing is done again."""
     deaths = Deaths(folder, closing, f"none {mode}", "split-split", mode, CloudHypervisor,
                     **options)
-    deaths.doom()
-    deaths.die()
-    for queue in deaths.unit.guest.queues:
-        queue.complete(0)  # a call for these may have died with svqd
-        queue.submit_random()  # and one will be left out, if none was in flight
+    backend, queues = deaths.backend, deaths.unit.guest.queues
+    backend.hold = True
+    deaths.pump.fill(3)
+    wait_until(lambda: backend.held() == 6, "the back-end to hold them")
+    for queue in queues:
+        backend.run(lambda q=backend.queues[queue.index]: q.complete([q.held.pop()]))
+        queue.complete()
+    deaths.svqd.kill()
+    backend.wait_disconnected()
+    backend.hold = False
     deaths.vmm.forget_region()
     deaths.svqd.start()
     deaths.dial().reconnect(deaths.protocol & ~wire.P_INFLIGHT)

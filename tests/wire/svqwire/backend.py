@@ -314,7 +314,7 @@ class BackEnd:
         self.violations.append(text)
 
     def queue(self, index):
-        if index >= self.queue_num:
+        if index >= len(self.queues):
             self.breach(f"queue index {index}")
             raise Nack
         return self.queues[index]
@@ -347,7 +347,7 @@ class BackEnd:
         self.acked_protocol = value
 
     def on_get_queue_num(self, _):
-        return wire.u64(self.queue_num)
+        return wire.u64(len(self.queues))  # this session's: queue_num may change for the next one
 
     def on_get_max_mem_slots(self, _):
         return wire.u64(self.slots)
@@ -497,6 +497,8 @@ class BackEnd:
         for queue in self.queues:
             queue.close()
             queue.enabled = False
+
+    on_reset_owner = on_reset_device
 
     def on_set_status(self, message):
         self.status = message.u64()

@@ -48,6 +48,7 @@ class BackQueue:
             backend.memory, self.num, self.addr, self.base, backend.event_idx,
             backend.dirty_log, self.log_gpa if self.flags & 1 else None,
         )
+        self.ring.unlogged = lambda: backend.step("unlogged")
         self.ring.takes_indirect = bool(backend.acked & F_INDIRECT)
         self.ring.strict = backend.strict
         self.ring.in_order = self.in_order

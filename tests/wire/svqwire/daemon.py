@@ -131,10 +131,17 @@ class Svqd:
     def maps(self):
         return len(Path(f"/proc/{self.pid}/maps").read_text().splitlines())
 
+    def memory(self, what):
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(rf"{what}:\s+(\d+)", text)[1])
+
     def rss(self):
         """Resident KiB."""
-        text = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", text)[1])
+        return self.memory("VmRSS")
+
+    def data(self):
+        """KiB of heap and the like, also of what the kernel has reclaimed meanwhile."""
+        return self.memory("VmData")
 
     def effort(self):
         """(CPU ticks, context switches) of all its threads so far."""

@@ -88,6 +88,7 @@ class DeviceRing:
         self.num, self.addresses, self.event_idx = num, addresses, event_idx
         self.log, self.used_gpa = log, used_gpa  # used_gpa: only when the ring has F_LOG
         self.last_avail = base
+        self.unlogged = lambda: None  # called between a store and its note in the log
         self.next_slot = None  # of the next head, with IN_ORDER; None: any
         self.bind(memory)
         self.used_idx = self.used[1]  # as rust-vmm and DPDK take it, whatever BASE says
@@ -189,6 +190,7 @@ class DeviceRing:
         self.used_idx = index & 0xFFFF
         barrier()
         self.used[1] = self.used_idx
+        self.unlogged()
         self.mark_used(2, 2)
 
     def mark_used(self, offset, length):

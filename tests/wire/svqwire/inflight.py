@@ -1,5 +1,5 @@
-"""What the tests of the in-flight region's messages share: devices whose front-ends keep a region or
-none, and looks at what the back-end has got."""
+"""What the tests of the in-flight region's messages share: devices whose front-ends keep a region
+or none, and looks at what the back-end has got."""
 
 import os
 
@@ -8,8 +8,8 @@ import pytest
 from . import message as wire
 from .backend import FEATURES, PROTOCOL
 from .message import Id
+from .mortal import TRACKING
 
-TRACKING = PROTOCOL | wire.P_INFLIGHT
 FORMATS = pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
 MODES = pytest.mark.parametrize("shadow", ["auto", "on"], ids=["pass-through", "shadow"])
 KEEPERS = pytest.mark.parametrize("protocol", [PROTOCOL, TRACKING], ids=["none", "keeper"])

@@ -17,6 +17,7 @@ class PackedDevice:
         self.log, self.used_gpa = log, used_gpa  # used_gpa: only when the ring has F_LOG
         self.last_avail, self.used = packed.split(base, num)
         self.old_used = self.used
+        self.unlogged = lambda: None  # called between a store and its note in the log
         self.sizes = {}  # slots of each chain, by id
         self.bind(memory)
         if event_idx:
@@ -139,6 +140,7 @@ class PackedDevice:
             step("put")
         barrier()
         self.items[8 * slot + FLAGS] = flags
+        self.unlogged()
         self.mark(self.desc_gpa + 16 * slot, 16)
 
     def mark(self, gpa, length):

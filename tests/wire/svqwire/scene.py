@@ -44,8 +44,8 @@ class Command(threading.Thread):
 
 class Scene:
     def __init__(self, folder, closing, shadow="auto", pair=None, keys=None, theirs=True,
-                 backend_options=None, **options):
-        """theirs: does the VMM have an in-flight region?"""
+                 logged=False, backend_options=None, **options):
+        """theirs: does the VMM have an in-flight region? logged: is it migrated all the time?"""
         self.recorder, self.closing = Recorder(), closing
         keys = {"reconnect": 0.02, "message-timeout": SILENCE, "drain-timeout": DRAIN,
                 **(keys or {})}
@@ -54,7 +54,8 @@ class Scene:
                    "keys": keys, **options}
         self.made = closing(pair.bench(folder, **options) if pair else Bench(folder, **options))
         self.other = closing(Mortal(folder / "other", self.recorder,
-                                    features=self.made.unit.backend.features))
+                                    features=self.made.unit.backend.features,
+                                    protocol=self.made.unit.backend.protocol))
         self.unit, self.svqd, self.qmp = self.made.unit, self.made.svqd, self.made.qmp
         self.backend, self.guest = self.unit.backend, self.unit.guest
         self.features, self.config = self.backend.features, bytes(self.backend.config)
@@ -62,7 +63,9 @@ class Scene:
         self.spare = self.guest.queues.pop()
         self.pump = Pump(self.guest, self.recorder)
         self.spare.recorder = self.recorder
-        self.command, self.theirs = None, theirs
+        self.command, self.theirs, self.logged = None, theirs, logged
+        self.log = None  # the one that was started last
+        self.warm = 2  # requests that each queue has completed when those in flight come
 
     # Ways into a state.
 
@@ -71,6 +74,8 @@ class Scene:
         self.unit.vmm.connect()
         self.unit.vmm.start()
         self.unit.vmm.sync()
+        if self.logged:
+            self.start_log()
         return self.unit.vmm
 
     def serve(self, shadow=False):
@@ -78,7 +83,7 @@ class Scene:
         self.start()
         if shadow:
             self.svqd.shadow("dev0", True)
-        self.pump.rounds(2)
+        self.pump.rounds(self.warm)
         self.hold()
 
     def hold(self):
@@ -142,7 +147,7 @@ class Scene:
         self.backend.run(lambda: reply.send(self.backend.connection))
 
     def start_log(self):
-        log = DirtyLog.for_memory(self.guest.memory)
+        self.log = log = DirtyLog.for_memory(self.guest.memory)
         vmm = self.unit.vmm
         vmm.set_log_base(log)
         vmm.set_features(vmm.acceptable() | F_LOG_ALL)

@@ -32,6 +32,7 @@ RULES = {
     Id.SEND_RARP: (U64, 0, wire.P_RARP),
     Id.NET_SET_MTU: (U64, 0, wire.P_MTU),
     Id.SET_BACKEND_REQ_FD: (0, 1, wire.P_BACKEND_REQ),
+    Id.SET_VRING_ENDIAN: (STATE, 0, wire.P_CROSS_ENDIAN),
     Id.GET_CONFIG: (ANY, 0, wire.P_CONFIG),
     Id.SET_CONFIG: (ANY, 0, wire.P_CONFIG),
     Id.GET_INFLIGHT_FD: (INFLIGHT, 0, wire.P_INFLIGHT),
