@@ -14,6 +14,7 @@
 
 #include "sim/blk.h"
 #include "sim/child.h"
+#include "sim/folder.h"
 #include "sim/guest.h"
 #include "sim/precopy.h"
 #include "sim/qmp.h"
@@ -90,7 +91,7 @@ struct demo_results {
 struct demo {
     struct demo_options options;
     struct demo_plan plan;
-    char dir[64];
+    char dir[SIM_FOLDER_MAX];
     uint64_t random;
     int disk_fd;             /* what is on the disk, whoever serves it */
     char backend_path[112];  /* where the back-end listens */

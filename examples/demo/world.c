@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "demo.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -64,22 +63,15 @@ int demo_check(struct demo *demo)
 
 static int make_directory(struct demo *demo)
 {
-    const char *tmp = getenv("TMPDIR");
     struct sigaction action = {.sa_handler = on_signal};
+    int ret;
 
     /* No SA_RESTART: whatever waits shall see it. */
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL);
-    /* The path of a UNIX socket is short. */
-    if (!tmp || strlen(tmp) > sizeof(demo->dir) - sizeof("/svq-demo.XXXXXX"))
-        tmp = "/tmp";
-    snprintf(demo->dir, sizeof(demo->dir), "%s/svq-demo.XXXXXX", tmp);
-    if (!mkdtemp(demo->dir)) {
-        demo->dir[0] = '\0';
-        return demo_fail(demo, "making a directory in %s: %s", tmp, strerror(errno));
-    }
-    return 0;
+    ret = sim_folder_make(demo->dir, "svq-demo");
+    return ret ? demo_fail(demo, "making a folder: %s", strerror(-ret)) : 0;
 }
 
 static int start_program(struct demo *demo, struct sim_child *child, const char *name,
@@ -241,21 +233,6 @@ int demo_open(struct demo *demo)
 
 /* ---- The end ------------------------------------------------------------------------------- */
 
-static void remove_directory(struct demo *demo)
-{
-    DIR *dir = demo->dir[0] ? opendir(demo->dir) : NULL;
-    struct dirent *entry;
-
-    if (!dir)
-        return;
-    while ((entry = readdir(dir)) != NULL) {
-        if (entry->d_name[0] != '.')
-            unlinkat(dirfd(dir), entry->d_name, 0);
-    }
-    closedir(dir);
-    rmdir(demo->dir);
-}
-
 static void show_log(const struct sim_child *child)
 {
     char *lines[LOG_TAIL] = {NULL};
@@ -313,6 +290,6 @@ int demo_close(struct demo *demo)
     if (demo->options.keep)
         demo_line("Kept: %s", demo->dir);
     else
-        remove_directory(demo);
+        sim_folder_remove(demo->dir);
     return ret;
 }

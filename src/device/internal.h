@@ -101,6 +101,12 @@ struct command {
     struct svq_fiber *waiter;
 };
 
+/* One who changes the back-end, or waits for that. */
+struct changer {
+    struct changer *next;
+    struct svq_fiber *fiber;
+};
+
 /* What an operator ordered by hand; lasts until the device stops. */
 enum order { ORDER_NONE, ORDER_SHADOW, ORDER_DIRECT };
 
@@ -170,6 +176,7 @@ struct svq_device {
     struct link link;
     struct outage outage;
     struct command *commands; /* oldest first */
+    struct changer *changers; /* the first one is at it */
     bool stopping;
     bool ended;
     struct svq_fiber *deleter;

@@ -109,10 +109,11 @@ static int prepare_region(struct svq_queue *queue)
     err = shadow_renew(device);
     if (err || inflight_covers(queue))
         return err;
-    device_error(device,
-                 "queue %u is larger than the back-end's in-flight region, which cannot be changed: "
-                 "other queues' requests do not complete",
-                 queue->index);
+    device_error(
+        device,
+        "queue %u is larger than the back-end's in-flight region, which cannot be changed: "
+        "other queues' requests do not complete",
+        queue->index);
     return -EBUSY;
 }
 

@@ -247,17 +247,36 @@ static int make_backend(struct svq_device *device, const char *address, struct s
     return 0;
 }
 
-int svq_device_set_backend(struct svq_device *device, const char *address, uint64_t *microseconds,
-                           const char **cause)
+/*
+ * One change at a time: a back-end serves one connection, so that those of several changes would
+ * wait for one another.
+ */
+static void take_turn(struct svq_device *device, struct changer *self)
+{
+    struct changer **last = &device->changers;
+
+    *self = (struct changer){.fiber = svq_fiber_self()};
+    while (*last)
+        last = &(*last)->next;
+    *last = self;
+    while (device->changers != self)
+        svq_fiber_poll(NULL, 0, SVQ_FOREVER);
+}
+
+static void end_turn(struct svq_device *device)
+{
+    device->changers = device->changers->next;
+    if (device->changers)
+        svq_fiber_wake(device->changers->fiber);
+}
+
+static int change(struct svq_device *device, const char *address, uint64_t *microseconds,
+                  const char **cause)
 {
     struct command command = {.fn = replace_command, .address = address};
-    const char *why = svq_backend_check(address);
     char text[256];
-    int err;
+    int err = make_backend(device, address, &command.backend);
 
-    if (why)
-        return fail(device, cause, -EINVAL, why);
-    err = make_backend(device, address, &command.backend);
     if (err) {
         snprintf(text, sizeof(text), "cannot use %s: %s", address, strerror(-err));
         return fail(device, cause, err, text);
@@ -272,5 +291,20 @@ int svq_device_set_backend(struct svq_device *device, const char *address, uint6
     if (command.backend)
         command.backend->ops->free(command.backend);
     *microseconds = command.microseconds;
+    return err;
+}
+
+int svq_device_set_backend(struct svq_device *device, const char *address, uint64_t *microseconds,
+                           const char **cause)
+{
+    const char *why = svq_backend_check(address);
+    struct changer self;
+    int err;
+
+    if (why)
+        return fail(device, cause, -EINVAL, why);
+    take_turn(device, &self);
+    err = change(device, address, microseconds, cause);
+    end_turn(device);
     return err;
 }

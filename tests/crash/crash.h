@@ -13,6 +13,7 @@
 
 #include "sim/blk.h"
 #include "sim/child.h"
+#include "sim/folder.h"
 #include "sim/guest.h"
 #include "sim/precopy.h"
 #include "sim/qmp.h"
@@ -56,7 +57,7 @@ struct tally {
 struct world {
     struct options options;
     uint64_t random;
-    char dir[64];
+    char dir[SIM_FOLDER_MAX];
     char frontend[112]; /* where the guest connects */
     char backend[112];
     char qmp_path[112];

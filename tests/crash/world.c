@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "crash.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -245,19 +244,15 @@ static int start_guest(struct world *world)
 
 int world_open(struct world *world)
 {
-    const char *tmp = getenv("TMPDIR");
     int ret;
 
     world->qmp.sock = -1;
     world->random = world->options.seed;
     world->step_random = ~world->options.seed;
     pthread_mutex_init(&world->lock, NULL);
-    snprintf(world->dir, sizeof(world->dir), "%s/svq-crash.XXXXXX",
-             tmp && strlen(tmp) < 32 ? tmp : "/tmp");
-    if (!mkdtemp(world->dir)) {
-        world->dir[0] = '\0';
-        return fail(world, "making a directory: %s", strerror(errno));
-    }
+    ret = sim_folder_make(world->dir, "svq-crash");
+    if (ret)
+        return fail(world, "making a folder: %s", strerror(-ret));
     snprintf(world->frontend, sizeof(world->frontend), "%s/guest.sock", world->dir);
     snprintf(world->backend, sizeof(world->backend), "%s/disk.sock", world->dir);
     snprintf(world->qmp_path, sizeof(world->qmp_path), "%s/qmp.sock", world->dir);
@@ -290,21 +285,6 @@ static void show_log(const char *path)
     fprintf(stderr, "---- the end of %s\n%s\n", path, text);
 }
 
-static void remove_directory(const char *path)
-{
-    DIR *dir = path[0] ? opendir(path) : NULL;
-    struct dirent *entry;
-
-    if (!dir)
-        return;
-    while ((entry = readdir(dir)) != NULL) {
-        if (entry->d_name[0] != '.')
-            unlinkat(dirfd(dir), entry->d_name, 0);
-    }
-    closedir(dir);
-    rmdir(path);
-}
-
 int world_close(struct world *world)
 {
     char how[128];
@@ -330,6 +310,6 @@ int world_close(struct world *world)
     if (world->options.keep)
         fprintf(stderr, "kept: %s\n", world->dir);
     else
-        remove_directory(world->dir);
+        sim_folder_remove(world->dir);
     return atomic_load(&world->failed) ? -1 : 0;
 }

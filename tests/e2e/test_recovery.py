@@ -261,7 +261,7 @@ def test_backend_freezes(wire, storage, write):
     """SIGSTOP and SIGCONT while nobody asks it anything: nothing is lost or given up."""
     daemon = wire({"blk0": storage.sockets[0]}, shadow="on")
     writer = write(daemon.sockets["blk0"])
-    for _ in range(times(10)):
+    for _ in range(times(7)):
         storage.freeze()
         a_moment(0.5)
         storage.thaw()
@@ -383,7 +383,7 @@ def test_svqd_dies(wire, storage, write, packed):
     daemon = wire({"blk0": storage.sockets[0]}, **SHADOW[packed])
     writer = write(daemon.sockets["blk0"], reconnect=1, packed=packed)
     absences = Absences(daemon, storage)
-    for _ in range(times(6)):
+    for _ in range(times(5)):
         a_moment()
         absences.begin()
         daemon.crash()
@@ -423,7 +423,7 @@ def test_svqd_and_backend_die(wire, storage, write):
     daemon = wire({"blk0": storage.sockets[0]}, shadow="on")
     writer = write(daemon.sockets["blk0"], reconnect=1)
     absences = Absences(daemon, storage)
-    for number in range(times(6)):
+    for number in range(times(5)):
         a_moment()
         both = [daemon, storage] if number % 2 else [storage, daemon]
         absences.begin()
@@ -450,9 +450,9 @@ def test_guest_reboots(bench, kernel, initramfs, wire, storage):
     daemon = wire({"blk0": storage.sockets[0]}, shadow="on", message_timeout=patience)
     devices = vhost_blk(daemon.sockets["blk0"])
     writer = Writer(bench, kernel, initramfs, devices, reboot=True).begin()
-    # The back-end is there; or killed just before, and svqd waits for it, or not any more.
-    for number in range(times(3, 12)):
-        away = [0, 0.3, patience + 1][number % 3]
+    # The back-end is there; or killed just before, and svqd does not wait so long; or it does.
+    for number in range(times(2, 12)):
+        away = [0, patience + 1, 0.3][number % 3]
         a_moment()
         if away:
             storage.crash()

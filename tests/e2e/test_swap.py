@@ -65,7 +65,7 @@ def test_disk(bench, wire, need, kernel, initramfs, mode):
     # Nobody at the new address is waited for that long.
     daemon = wire({"blk0": ends[0].sockets[0]}, message_timeout=5 * SCALE, **options)
     writer = Writer(bench, kernel, initramfs, vhost_blk(daemon.sockets["blk0"])).begin()
-    swaps, count = Swaps(daemon, "blk0"), times(20)
+    swaps, count = Swaps(daemon, "blk0"), times(15)
     for number in range(count):
         end = ends[(number + 1) % 2]
         before = end.bytes_moved()
@@ -96,7 +96,7 @@ def test_disk_dies(bench, wire, need, kernel, initramfs):
     daemon = wire({"blk0": ends[0].sockets[0]}, shadow="on")
     writer = Writer(bench, kernel, initramfs, vhost_blk(daemon.sockets["blk0"])).begin()
     served, refusals = 0, 0
-    for _ in range(times(10)):
+    for _ in range(times(8)):
         wanted = f"vhost-user:{ends[1 - served].sockets[0]}"
         order = daemon.aside("device-set-backend", id="blk0", backend=wanted)
         time.sleep(random.uniform(0, 0.02))
@@ -118,7 +118,7 @@ def test_disk_dies(bench, wire, need, kernel, initramfs):
         address = daemon.device("blk0")["backend"]["address"]
         assert address == f"vhost-user:{ends[served].sockets[0]}", (address, refusal)
         writer.wait_progress(MIB // 4, meanwhile=ends[served].revive)
-    figures.say(f"{times(10)} kills about a change, {refusals} changes failed for it")
+    figures.say(f"{times(8)} kills about a change, {refusals} changes failed for it")
     assert daemon.mode("blk0") == "shadow"
     writer.finish(image)
     writer.guest.quit()

@@ -13,6 +13,7 @@ from svqwire.bench import Bench  # noqa: E402
 from svqwire.daemon import binary  # noqa: E402
 from svqwire.guest import Guest  # noqa: E402
 from svqwire.route import KINDS, Route  # noqa: E402
+from svqwire.scene import Scene  # noqa: E402
 
 SECONDS = 60  # no single test may take longer
 MARKERS = (
@@ -99,5 +100,18 @@ def bench(folder, closing):
 
     def make(**options):
         return closing(Bench(folder, **options))
+
+    return make
+
+
+@pytest.fixture
+def scene(folder, closing):
+    """A function that makes a device with requests in flight."""
+
+    def make(mode="direct", start=True, **options):
+        scene = closing(Scene(folder, closing, **options))
+        if start:
+            scene.serve(shadow=mode == "shadow")
+        return scene
 
     return make

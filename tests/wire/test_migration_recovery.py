@@ -15,16 +15,6 @@ FORMATS = ("split-split", "packed-packed")
 MODES = ("direct", "shadow")
 
 
-@pytest.fixture
-def scene(folder, closing):
-    def make(mode="direct", **options):
-        scene = closing(Scene(folder, closing, **options))
-        scene.serve(shadow=mode == "shadow")
-        return scene
-
-    return make
-
-
 def finish_migration(made, copy, logs):
     """The VM stops at the source: every page that was written is in a log."""
     made.pump.finish()
@@ -313,14 +303,12 @@ def test_attempts_are_spaced(folder, closing):
     """50 ms, 100 ms, 200 ms, ... and then reconnect= apart."""
     made = closing(Scene(folder, closing, shadow="on", keys={"reconnect": 0.2}))
     made.serve()
-    times, start = [], made.backend.sessions
+    begun, start = made.backend.begun, len(made.backend.begun)
     for _ in range(8):
         made.backend.fault("close", Id.GET_FEATURES)
     made.backend.kill()
-    for number in range(1, 6):
-        wait_until(lambda n=number: made.backend.sessions >= start + n, "an attempt",
-                   interval=0.001)
-        times.append(made.backend.begun)
+    wait_until(lambda: len(begun) >= start + 5, "five attempts")
+    times = begun[start : start + 5]
     gaps = [after - before for before, after in zip(times, times[1:])]
     assert gaps[0] > 0.08 and all(0.17 < gap < 1.0 for gap in gaps[1:]), gaps
     assert made.state()["backend"]["attempts"] >= 5

@@ -20,16 +20,6 @@ KEEP = {"keep-backend": "on"}
 MODES = pytest.mark.parametrize("mode", ["direct", "shadow"])
 
 
-@pytest.fixture
-def scene(folder, closing):
-    def make(mode="direct", **options):
-        scene = closing(Scene(folder, closing, **options))
-        scene.serve(shadow=mode == "shadow")
-        return scene
-
-    return make
-
-
 def out_of_order(made):
     """The newest request of each queue is complete, those before it are not."""
     for queue in made.backend.queues[:2]:
@@ -122,7 +112,7 @@ def test_broken_ring_is_found_as_the_back_end_dies(scene):
 
 @pytest.mark.parametrize("held", [0, 3], ids=["nothing-in-flight", "requests-in-flight"])
 def test_disabled_takes_nothing_new(scene, held):
-    """ENABLE 0 is acked: what the guest adds from then on waits for ENABLE 1, whoever comes back."""
+    """ENABLE 0 is acked: what the guest adds then waits for ENABLE 1, whoever comes back."""
     made = scene("shadow")
     if not held:
         made.mend()

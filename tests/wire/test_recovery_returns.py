@@ -13,16 +13,6 @@ from svqwire.wait import wait_until
 KEEP = {"keep-backend": "on"}
 
 
-@pytest.fixture
-def scene(folder, closing):
-    def make(mode="shadow", **options):
-        scene = closing(Scene(folder, closing, **options))
-        scene.serve(shadow=mode == "shadow")
-        return scene
-
-    return make
-
-
 def smaller(backend):
     backend.config[8:16] = bytes(8)
 
@@ -93,7 +83,7 @@ def test_comes_back_without_a_region(scene):
 def test_what_the_dead_one_completed(scene):
     """It was published in the shadow ring and not called for: the guest has it now, not when
     somebody comes back."""
-    made = scene()
+    made = scene("shadow")
     made.backend.down, made.backend.hold = None, False
     made.backend.doom("published")
     queue = made.guest.queues[0]
@@ -119,7 +109,7 @@ def scribble(backend):
 def test_the_undead(scene):
     """It was believed dead, hears nothing, and goes on: in rings that nobody reads any more, and
     with kicks and calls that are nobody else's. (What it writes into buffers nobody can help.)"""
-    made = scene()
+    made = scene("shadow")
     old = made.backend
     old.run(lambda: old.unwatch(old.connection.fileno()))
     made.svqd.refused("dev0", False)

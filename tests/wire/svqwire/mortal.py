@@ -36,7 +36,7 @@ class Mortal(BackEnd):
         self.pick = random.Random(seed)
         self.plan, self.point, self.deaths = None, None, 0
         self.down, self.alive = down, True  # down: None for ever
-        self.begun = None  # when the last session did
+        self.begun = []  # when each session did
         self.portions = True  # False: it completes all it has at once
         super().__init__(path, features=features, protocol=protocol, **options)
         self.recorder = recorder
@@ -84,7 +84,7 @@ class Mortal(BackEnd):
         before = self.sessions
         super()._accept()
         if self.sessions > before:
-            self.begun = time.monotonic()
+            self.begun.append(time.monotonic())
             if self.recorder:
                 self.recorder.born(self)
 

@@ -64,6 +64,7 @@ class Scene:
         self.pump = Pump(self.guest, self.recorder)
         self.spare.recorder = self.recorder
         self.command, self.theirs, self.logged = None, theirs, logged
+        self.count = 2  # back-ends
         self.log = None  # the one that was started last
         self.warm = 2  # requests that each queue has completed when those in flight come
 
@@ -132,7 +133,8 @@ class Scene:
 
     def third(self, **options):
         """One more back-end."""
-        return self.closing(Mortal(self.other.path + "3", **options))
+        self.count += 1
+        return self.closing(Mortal(f"{self.other.path}{self.count}", **options))
 
     def deletion(self):
         return Command(self, "device-del", id="dev0")
