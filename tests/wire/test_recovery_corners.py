@@ -125,12 +125,13 @@ def test_disabled_takes_nothing_new(scene, held):
         vmm.vring_enable(queue, 0)
     made.mend()
     made.wait_link("up")
-    wait_until(lambda: [queue.ring.used_idx() for queue in queues] == before, "what was in flight")
+    # Done, or in the guest's ring again, if the back-end was stopped before it took them.
+    wait_until(lambda: not any(made.svqd.queue("dev0", queue.index)["in-flight"]
+                               for queue in queues), "what was in flight")
+    assert all(queue.ring.used_idx() <= index for queue, index in zip(queues, before))
+    assert all(serial < before[queue] for queue, serial in made.recorder.takes)
     for queue in queues:
         vmm.vring_enable(queue)
-        assert queue.ring.used_idx() <= before[queue.index] + 2
-    taken = {serial for _, serial in made.recorder.takes}
-    assert max(taken) < before[0] + 2
     made.serves()
 
 
