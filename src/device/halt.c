@@ -55,11 +55,6 @@ static void ask_drained(struct svq_relay *relay, void *arg)
     drain->result = svq_relay_drained(relay, drain->base);
 }
 
-static uint16_t *used_idx(const struct svq_vring *guest)
-{
-    return (uint16_t *)guest->device + 1;
-}
-
 /*
  * libvhost-user reads the index for its answer before it stops the queue's thread (virtiofsd),
  * which may take and complete more in between: then used.idx is ahead of the answer, and right.
@@ -105,9 +100,7 @@ static int drained(struct svq_queue *queue, uint32_t base)
         return packed_drained(queue, base);
     if (!queue_guest_ring(queue, queue->device->s.map, &guest))
         return 1;
-    /* Acquire: pairs with the back-end's release of used.idx. */
-    return (int16_t)(__atomic_load_n(used_idx(&guest), __ATOMIC_ACQUIRE) -
-                     (uint16_t)(base - queue->skew)) >= 0;
+    return (int16_t)(ring_used_index(&guest) - (uint16_t)(base - queue->skew)) >= 0;
 }
 
 /* Where a direct ring's next device goes on, now that it is drained. */
@@ -117,7 +110,7 @@ static uint32_t next_index(struct svq_queue *queue, uint32_t base)
 
     if (queue_is_packed(queue) || !queue_guest_ring(queue, queue->device->s.map, &guest))
         return base;
-    return later_of(base, __atomic_load_n(used_idx(&guest), __ATOMIC_ACQUIRE) + queue->skew);
+    return later_of(base, ring_used_index(&guest) + queue->skew);
 }
 
 /* Let others run, and look again soon. */
@@ -196,10 +189,10 @@ static void wait_dry(struct svq_queue *queue, const struct svq_vring *guest)
     const uint16_t *event = (uint16_t *)((char *)guest->device + size) - 1;
     bool event_idx = device_acked(queue->device, SVQ_F_EVENT_IDX);
     int64_t limit = svq_deadline(DRY_LIMIT), moved = svq_now();
-    uint16_t last = __atomic_load_n(used_idx(guest), __ATOMIC_ACQUIRE);
+    uint16_t last = ring_used_index(guest);
 
     for (unsigned looks = 0; svq_now() < limit; looks++) {
-        uint16_t used = __atomic_load_n(used_idx(guest), __ATOMIC_ACQUIRE);
+        uint16_t used = ring_used_index(guest);
 
         if (used != last)
             moved = svq_now();

@@ -67,19 +67,6 @@ static int read_part(const struct inflight_memory *memory, const struct svq_queu
                              queue->num, guest, report);
 }
 
-/* Where a split ring of the guest's has been used up to. */
-static uint16_t used_index(const struct svq_vring *guest)
-{
-    /* Acquire: pairs with the device's release of used.idx. */
-    return __atomic_load_n((uint16_t *)guest->device + 1, __ATOMIC_ACQUIRE);
-}
-
-static uint16_t avail_index(const struct svq_vring *guest)
-{
-    /* Acquire: pairs with the driver's release of avail.idx. */
-    return __atomic_load_n((uint16_t *)guest->driver + 1, __ATOMIC_ACQUIRE);
-}
-
 /*
  * Make a part say that nothing is in flight, of a ring that starts as SET_VRING_BASE says. A
  * back-end takes its index from there, unless nobody has kept it yet. So nobody has where that
@@ -98,7 +85,7 @@ static void reset_part(const struct inflight_memory *memory, const struct svq_qu
     if (!part)
         return;
     if (format == SVQ_RING_SPLIT) {
-        base = used_index(guest);
+        base = ring_used_index(guest);
         apart = queue->base && queue->base != base; /* 0: see sane_base() */
     } else {
         index = svq_packed_index(queue->base);
@@ -166,7 +153,7 @@ bool inflight_base(const struct svq_queue *queue, const struct svq_vring *guest,
      */
     if (!part_of(memory, queue) || in->ran[queue->index] || !completes_in_order(queue->device))
         return false;
-    *base = used_index(guest);
+    *base = ring_used_index(guest);
     return true;
 }
 
@@ -258,8 +245,6 @@ void inflight_starts(struct svq_queue *queue, bool shadow)
         queue->owing = false;
     if (queue->owing || !queue_guest_ring(queue, device->s.map, &guest))
         return;
-    if (!device->link.has_region)
-        device->s.inflight.given = NULL;
     decided = decides(witness(queue), queue, &guest, &report);
     settle_base(queue, &guest);
     if (!shadow)
@@ -283,9 +268,9 @@ void inflight_disown(const struct svq_queue *queue, uint32_t base)
     if (!part)
         return;
     if (shadow && format == SVQ_RING_SPLIT)
-        base = used_index(&queue->place.host);
+        base = ring_used_index(&queue->place.host);
     else if (format == SVQ_RING_SPLIT && queue_guest_ring(queue, device->s.map, &guest))
-        base = used_index(&guest);
+        base = ring_used_index(&guest);
     svq_inflight_disown(part, format, given->what.queue_size, base);
 }
 
@@ -342,7 +327,7 @@ static int make_for_all(const struct svq_device *device, bool shadow, struct inf
 }
 
 /* Keep what dead back-ends left in the old region of ours. */
-static int carry_over(const struct svq_device *device, struct inflight_memory *memory,
+static int carry_over(struct svq_device *device, struct inflight_memory *memory,
                       const struct inflight_memory *old)
 {
     bool left = false;
@@ -353,7 +338,7 @@ static int carry_over(const struct svq_device *device, struct inflight_memory *m
         return 0;
     if (memory->what.queue_size != old->what.queue_size ||
         memory->what.mmap_size < old->what.mmap_size) {
-        svq_error(device->id, "a ring has grown, but other rings' requests are in flight");
+        device_error(device, "a ring has grown, but other rings' requests are in flight");
         return -EINVAL;
     }
     memcpy(memory->host, old->host, old->what.mmap_size);
@@ -381,47 +366,64 @@ static int need_ours(struct svq_device *device)
     return 0;
 }
 
-/* Shadow rings start unused. Of a packed one, zeros would not say so. */
+/* What is in a part of it, inflight_disown() says before each start of its ring. */
 static int need_scratch(struct svq_device *device)
 {
-    enum svq_ring_format format = device_backend_format(device);
     struct inflight_memory *memory;
     int err = make_for_all(device, true, &memory);
 
     if (err)
         return err;
-    for (unsigned i = 0; format == SVQ_RING_PACKED && i < memory->what.num_queues; i++)
-        svq_inflight_reset(inflight_memory_part(memory, format, i, memory->what.queue_size), format,
-                           memory->what.queue_size, SVQ_PACKED_START);
     inflight_memory_free(device->s.inflight.scratch);
     device->s.inflight.scratch = memory;
     return 0;
 }
 
-int inflight_tell(struct svq_device *device, struct svq_backend *backend, bool shadow)
+/* The region that fits the mode. Return: 0, or -errno: there is none. */
+static int choose(struct svq_device *device, struct inflight_memory **out)
 {
     struct inflight *in = &device->s.inflight;
     int err = 0;
 
-    in->given = NULL;
+    if (device->s.shadow) {
+        err = need_scratch(device);
+        *out = in->scratch;
+    } else if (covers_all(in->theirs, device, false)) {
+        *out = in->theirs;
+    } else {
+        err = need_ours(device);
+        *out = in->ours;
+    }
+    return err;
+}
+
+int inflight_tell(struct svq_device *device)
+{
+    struct svq_backend *backend = device->link.backend;
+    struct inflight_memory *memory;
+    int err;
+
+    device->s.inflight.given = NULL;
     device->link.has_region = false;
     if (!keeps_region(backend))
         return 0;
-    if (shadow) {
-        err = need_scratch(device);
-        in->given = in->scratch;
-    } else if (covers_all(in->theirs, device, false)) {
-        in->given = in->theirs;
-    } else {
-        err = need_ours(device);
-        in->given = in->ours;
-    }
-    if (!err)
-        err = backend->ops->set_inflight(backend, in->given->fd, &in->given->what);
+    err = choose(device, &memory);
     if (err)
-        in->given = NULL;
-    device->link.has_region = !err;
-    return err;
+        return err;
+    err = backend->ops->set_inflight(backend, memory->fd, &memory->what);
+    if (!err)
+        err = backend->ops->flush(backend);
+    if (err == -EREMOTEIO) {
+        svq_warning(device->id,
+                    "back-end refused the in-flight region that it has offered to keep");
+        return 0;
+    }
+    err = device_backend_did(device, err);
+    if (err)
+        return err;
+    device->s.inflight.given = memory;
+    device->link.has_region = true;
+    return 0;
 }
 
 bool inflight_covers(const struct svq_queue *queue)
@@ -443,9 +445,9 @@ static const char *recover_by_ring(struct svq_queue *queue, const struct svq_vri
 
     if (queue_is_packed(queue))
         return "the back-end keeps no in-flight region for its packed rings";
-    next = used_index(guest) + queue->skew;
+    next = ring_used_index(guest) + queue->skew;
     /* What it took out of order, it has completed; or it has taken nothing else. */
-    if (!device_acked(queue->device, SVQ_F_IN_ORDER) && next != avail_index(guest))
+    if (!device_acked(queue->device, SVQ_F_IN_ORDER) && next != ring_avail_index(guest))
         return "the back-end keeps no in-flight region and completes out of order";
     queue->base = next;
     queue->has_base = true;
@@ -461,7 +463,7 @@ static bool lists_all(const struct svq_queue *queue, const struct svq_vring *gue
 {
     return !queue->owing || !queue->handed ||
            (!queue_is_packed(queue) &&
-            (uint16_t)(report->base + queue->skew) == avail_index(guest));
+            (uint16_t)(report->base + queue->skew) == ring_avail_index(guest));
 }
 
 const char *inflight_recover(struct svq_queue *queue)

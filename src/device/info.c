@@ -115,7 +115,7 @@ static void add_relay(const struct svq_queue *queue, struct svq_queue_info *info
     info->worker = queue->lane ? svq_lane_worker(queue->lane) : 0;
 }
 
-/* A split ring says itself how far it has come: flags come first in both parts, then idx. */
+/* A split ring says itself how far it has come. */
 static void add_split_index(const struct svq_queue *queue, struct svq_ring_info *info)
 {
     struct svq_vring ring;
@@ -123,8 +123,8 @@ static void add_split_index(const struct svq_queue *queue, struct svq_ring_info 
     if (info->format != SVQ_RING_SPLIT || !queue_guest_ring(queue, queue->device->s.map, &ring))
         return;
     info->has_index = true;
-    info->index.avail = __atomic_load_n((uint16_t *)ring.driver + 1, __ATOMIC_RELAXED);
-    info->index.used = __atomic_load_n((uint16_t *)ring.device + 1, __ATOMIC_RELAXED);
+    info->index.avail = ring_avail_index(&ring);
+    info->index.used = ring_used_index(&ring);
 }
 
 bool svq_device_queue_info(const struct svq_device *device, unsigned index,

@@ -107,7 +107,10 @@ struct changer {
     struct svq_fiber *fiber;
 };
 
-/* What an operator ordered by hand; lasts until the device stops. */
+/*
+ * What an operator ordered by hand, or what the first ring needed since its region lists requests
+ * that only a relay can do again; lasts until the device stops.
+ */
 enum order { ORDER_NONE, ORDER_SHADOW, ORDER_DIRECT };
 
 struct channel;
@@ -404,6 +407,20 @@ bool queue_runs(const struct svq_queue *queue);
 /* Where the guest's ring is, through this map; false when it is nowhere, or not aligned. */
 bool queue_guest_ring(const struct svq_queue *queue, const struct svq_map *map,
                       struct svq_vring *ring);
+/* Where a split ring of the guest's has been used up to (flags come first, then idx) ... */
+static inline uint16_t ring_used_index(const struct svq_vring *guest)
+{
+    /* Acquire: pairs with the device's release of used.idx. */
+    return __atomic_load_n((uint16_t *)guest->device + 1, __ATOMIC_ACQUIRE);
+}
+
+/* ... and filled up to. */
+static inline uint16_t ring_avail_index(const struct svq_vring *guest)
+{
+    /* Acquire: pairs with the driver's release of avail.idx. */
+    return __atomic_load_n((uint16_t *)guest->driver + 1, __ATOMIC_ACQUIRE);
+}
+
 /*
  * Take a shadow ring back from the back-end when what that took of it is complete; the ring goes on
  * at queue->base. @how: what happened to it, for the log. Return: 0, -ETIMEDOUT if something was
@@ -432,11 +449,6 @@ int wire_shadow(struct svq_queue *queue);
 /* The ring as described starts. Queued; flush, then wire_shadow_go() for a relay. */
 int wire_start(struct svq_queue *queue);
 int wire_shadow_go(struct svq_queue *queue);
-/*
- * Give the back-end the in-flight region for the rings that are about to start in the device's
- * mode; none may be with it yet.
- */
-int wire_region(struct svq_device *device);
 /* Wake both ends of a ring that has just been wired: neither may wait for the other. */
 void wire_wake(struct svq_queue *queue);
 void wire_call_guest(struct svq_queue *queue);
@@ -550,10 +562,11 @@ void inflight_disown(const struct svq_queue *queue, uint32_t base);
 /* The device is reset: nothing is in flight any more, whatever a region lists. */
 void inflight_reset(struct svq_device *device);
 /*
- * Give a back-end the region it needs for the rings that are about to start: the front-end's or
- * our own for the guest's rings, another one for shadow rings. Queued. No ring may be with it.
+ * Give the back-end the region it needs for the rings that are about to start in the device's mode:
+ * the front-end's or our own for the guest's rings, another one for shadow rings. No ring may be
+ * with it. Return: 0, also when it wants none; -EINVAL, -ENOMEM: there is none; -ENOTCONN.
  */
-int inflight_tell(struct svq_device *device, struct svq_backend *backend, bool shadow);
+int inflight_tell(struct svq_device *device);
 /* Is the region that the back-end has large enough for this ring to start in the present mode? */
 bool inflight_covers(const struct svq_queue *queue);
 /*

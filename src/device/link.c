@@ -133,6 +133,17 @@ void link_lost(struct svq_device *device, const char *why)
     forsake(device);
 }
 
+/* The outage's reason is followed by why it cannot be recovered from. */
+static const char *with_obstacle(struct svq_device *device, const char *obstacle)
+{
+    struct outage *outage = &device->outage;
+    size_t used = strlen(outage->reason);
+
+    snprintf(outage->reason + used, sizeof(outage->reason) - used, "; cannot recover: %s",
+             obstacle);
+    return outage->reason;
+}
+
 static void tell_lost(struct svq_device *device, bool recovering)
 {
     const struct svq_event event = {
@@ -149,7 +160,6 @@ void link_check(struct svq_device *device)
 {
     struct outage *outage = &device->outage;
     const char *obstacle = NULL;
-    size_t used;
 
     if (!outage->unchecked)
         return;
@@ -164,10 +174,8 @@ void link_check(struct svq_device *device)
     }
     tell_lost(device, false);
     outage->state = SVQ_LINK_NONE;
-    used = strlen(outage->reason);
     if (obstacle)
-        snprintf(outage->reason + used, sizeof(outage->reason) - used, "; cannot recover: %s",
-                 obstacle);
+        with_obstacle(device, obstacle);
     if (!device->s.over)
         device->s.over = outage->reason;
 }
@@ -237,13 +245,9 @@ static void recovered(struct svq_device *device)
 static void try_failed(struct svq_device *device)
 {
     const char *obstacle = recover_strand(device);
-    size_t used = strlen(device->outage.reason);
 
-    if (!obstacle)
-        return;
-    snprintf(device->outage.reason + used, sizeof(device->outage.reason) - used,
-             "; cannot recover: %s", obstacle);
-    device->s.over = device->outage.reason;
+    if (obstacle)
+        device->s.over = with_obstacle(device, obstacle);
 }
 
 int link_take_over(struct svq_device *device)

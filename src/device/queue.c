@@ -103,7 +103,7 @@ static int prepare_region(struct svq_queue *queue)
     int err;
 
     if (!shadow_device_wired(device))
-        return wire_region(device);
+        return inflight_tell(device);
     if (device->s.shadow || inflight_covers(queue))
         return 0;
     err = shadow_renew(device);
@@ -306,7 +306,7 @@ int queue_set_base(struct svq_device *device, struct svq_vu_message *msg,
  * The ring stops although its back-end is away. The front-end has the index from which on nothing
  * is complete, and the in-flight region if it asked for one.
  */
-static int leave_in_flight(struct svq_queue *queue)
+static void leave_in_flight(struct svq_queue *queue)
 {
     if (recover_pending(queue))
         device_error(queue->device,
@@ -314,7 +314,6 @@ static int leave_in_flight(struct svq_queue *queue)
                      "the ring's next device",
                      queue->index);
     wire_dismantle(queue);
-    return 0;
 }
 
 /* GET_VRING_BASE stops a ring: nothing of it is in flight or unlogged when the answer goes out. */
@@ -338,8 +337,10 @@ int queue_get_base(struct svq_device *device, struct svq_vu_message *msg,
             dirty_ring_stopped(device);
         /* The front-end goes on from here as it would with the back-end alone. */
         queue->absorbed &= !was_direct || !link_up(device);
-        if (err == -ENOTCONN && !device->s.over)
-            err = leave_in_flight(queue);
+        if (err == -ENOTCONN && !device->s.over) {
+            leave_in_flight(queue);
+            err = 0;
+        }
     } else if (!queue->absorbed && !device->s.bound && link_up(device)) {
         err = backend_of(queue)->ops->get_vring_base(backend_of(queue), queue->index, queue->call,
                                                      &queue->base);

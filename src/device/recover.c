@@ -25,9 +25,7 @@ static bool caught_up(const struct svq_queue *queue)
 
     if (queue_is_packed(queue) || !queue_guest_ring(queue, queue->device->s.map, &guest))
         return false;
-    /* Acquire: pairs with the back-end's release of used.idx. */
-    return __atomic_load_n((uint16_t *)guest.device + 1, __ATOMIC_ACQUIRE) + queue->skew ==
-           __atomic_load_n((uint16_t *)guest.driver + 1, __ATOMIC_RELAXED);
+    return (uint16_t)(ring_used_index(&guest) + queue->skew) == ring_avail_index(&guest);
 }
 
 static const char *strand_direct(struct svq_queue *queue)
@@ -135,7 +133,7 @@ int recover_rings(struct svq_device *device)
     for_each_queue(device, i, queue)
         queue->absorbed = true;
     /* Relays count as wired: shadow_wire_all() would take the region for told. */
-    err = shadow_device_wired(device) ? wire_region(device) : 0;
+    err = shadow_device_wired(device) ? inflight_tell(device) : 0;
     if (!err)
         err = restart_relays(device);
     if (!err)

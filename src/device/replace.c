@@ -100,7 +100,7 @@ static int replace_lost(struct svq_device *device, struct command *command, cons
  */
 
 /* The new one has failed with the rings in its hands, or before it had all of them. */
-static int go_back(struct svq_device *device, const struct link *old)
+static void go_back(struct svq_device *device, const struct link *old)
 {
     const char *obstacle;
 
@@ -110,7 +110,7 @@ static int go_back(struct svq_device *device, const struct link *old)
     if (!obstacle && !recover_rings(device)) {
         device->outage.state = SVQ_LINK_UP;
         recover_finish(device);
-        return 0;
+        return;
     }
     if (obstacle) {
         /* Nobody may go on from where they were: the new one has done some of it. */
@@ -120,7 +120,6 @@ static int go_back(struct svq_device *device, const struct link *old)
     device->outage.state = SVQ_LINK_UP;
     link_lost(device, "neither the new back-end nor the old one can go on");
     link_check(device);
-    return -ENOTCONN;
 }
 
 /* All rings are at rest: hand them over. */

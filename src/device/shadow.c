@@ -100,7 +100,7 @@ static int start_all(struct svq_device *device)
 /* Connect every ring that runs in the mode that the device has now. */
 int shadow_wire_all(struct svq_device *device)
 {
-    int err = shadow_device_wired(device) ? 0 : wire_region(device);
+    int err = shadow_device_wired(device) ? 0 : inflight_tell(device);
 
     for_each_queue(device, i, queue)
         if (queue->wire == WIRE_NONE && queue_runs(queue) && !err)

@@ -73,20 +73,13 @@ int wire_start(struct svq_queue *queue)
     return device_backend_did(queue->device, err);
 }
 
-/* Where a split ring of the guest's has been used up to. */
-static uint16_t used_index(const struct svq_vring *guest)
-{
-    /* Acquire: pairs with the device's release of used.idx. */
-    return __atomic_load_n((uint16_t *)guest->device + 1, __ATOMIC_ACQUIRE);
-}
-
 /*
  * DPDK's virtio-user in server mode reconnects with index 0 on a split ring that has been used, and
  * counts on the back-end to go on from used.idx.
  */
 static uint16_t sane_base(const struct svq_queue *queue, const struct svq_vring *guest)
 {
-    return queue->base ? (uint16_t)queue->base : used_index(guest);
+    return queue->base ? (uint16_t)queue->base : ring_used_index(guest);
 }
 
 /*
@@ -113,17 +106,7 @@ void wire_note_start(struct svq_queue *queue)
         return; /* they lie to each other as they did */
     queue->skew = 0;
     if (!queue_is_packed(queue) && queue_guest_ring(queue, queue->device->s.map, &guest))
-        queue->skew = sane_base(queue, &guest) - used_index(&guest);
-}
-
-/* Where a ring starts: what the front-end says, unless it counts on somebody who knows better. */
-static uint32_t start_base(const struct svq_queue *queue, const struct svq_vring *guest)
-{
-    uint32_t base;
-
-    if (inflight_base(queue, guest, &base))
-        return base;
-    return queue_is_packed(queue) ? packed_base(queue) : sane_base(queue, guest);
+        queue->skew = sane_base(queue, &guest) - ring_used_index(&guest);
 }
 
 int wire_direct(struct svq_queue *queue)
@@ -132,22 +115,17 @@ int wire_direct(struct svq_queue *queue)
     struct wiring w = {
         .addr = queue->addr,
         .num = queue->num,
-        .base = queue_is_packed(queue) ? packed_base(queue) : queue->base,
         .call = queue->call,
         .err = queue->err,
     };
-    struct svq_vring guest;
-    uint32_t base;
     int err;
-
-    if (queue_guest_ring(queue, s->map, &guest) && inflight_base(queue, &guest, &base))
-        w.base = base;
 
     if (!(s->logging && s->log_backend))
         w.addr.flags &= ~SVQ_VU_VRING_F_LOG;
     queue->wire = WIRE_DIRECT;
     queue->absorbed = false;
     wire_note_start(queue);
+    w.base = queue_is_packed(queue) ? packed_base(queue) : queue->base;
     err = tell_endian(queue);
     return err ? err : tell(queue, &w);
 }
@@ -273,46 +251,57 @@ static uint32_t shadow_start(const struct svq_queue *queue)
                                                                    : SVQ_SPLIT_START;
 }
 
-static const char contradiction[] = "what its in-flight region says contradicts itself or the ring";
-
-/* Return: NULL or why there can be no relay. */
-static const char *make_relay(struct svq_queue *queue)
+/* What an error of a relay's making says of its ring. */
+static const char *relay_error(int err)
 {
-    struct session *s = &queue->device->s;
+    switch (err) {
+    case -EBADMSG:
+        return "what its in-flight region says contradicts itself or the ring";
+    case -EINVAL:
+        return "its size or index is none that such a ring can have";
+    default:
+        return "out of resources";
+    }
+}
+
+/* Return: 0, -EBADMSG (its in-flight region) or another error; *why says what it means. */
+static int make_relay(struct svq_queue *queue, const char **why)
+{
     struct svq_relay_config config = relay_config(queue);
-    const char *why;
     int err;
 
     if (queue->big_endian)
-        return "it is big endian";
-    if (!queue_guest_ring(queue, s->map, &config.guest.ring))
-        return "its ring is not in guest memory, or not aligned";
-    why = find_place(queue, &config);
-    if (why)
-        return why;
+        *why = "it is big endian";
+    else if (!queue_guest_ring(queue, queue->device->s.map, &config.guest.ring))
+        *why = "its ring is not in guest memory, or not aligned";
+    else
+        *why = find_place(queue, &config);
+    if (*why)
+        return -EINVAL;
     queue->shadow_num = config.backend.num;
     inflight_starts(queue, true);
-    config.base = start_base(queue, &config.guest.ring);
+    config.base =
+        queue_is_packed(queue) ? packed_base(queue) : sane_base(queue, &config.guest.ring);
     config.inflight = inflight_part(queue, &config.inflight_entries);
     err = make_notifications(queue);
     if (!err)
         err = svq_relay_new(&config, &queue->relay);
-    if (err == -EBADMSG)
-        return contradiction;
-    if (err)
-        return err == -EINVAL ? "its size or index is none that such a ring can have"
-                              : "out of resources";
+    if (err) {
+        *why = relay_error(err);
+        return err == -EBADMSG ? err : -EINVAL;
+    }
     wire_set_log(queue);
-    return NULL;
+    return 0;
 }
 
 int wire_shadow(struct svq_queue *queue)
 {
-    const char *why = make_relay(queue);
+    const char *why;
+    int err = make_relay(queue, &why);
 
-    if (why) {
+    if (err) {
         device_error(queue->device, "queue %u cannot be shadowed: %s", queue->index, why);
-        return why == contradiction ? -EBADMSG : -EINVAL;
+        return err;
     }
     return tell_shadow(queue, shadow_start(queue));
 }
@@ -343,25 +332,6 @@ void wire_wake(struct svq_queue *queue)
     svq_notify(queue->call);
 }
 
-/* ---- The in-flight region -----------------------------------------------------------------------
- */
-
-int wire_region(struct svq_device *device)
-{
-    struct svq_backend *backend = device->link.backend;
-    int err = inflight_tell(device, backend, device->s.shadow);
-
-    if (!err)
-        err = backend->ops->flush(backend);
-    if (err == -EREMOTEIO) {
-        svq_warning(device->id,
-                    "back-end refused the in-flight region that it has offered to keep");
-        device->link.has_region = false;
-        err = 0;
-    }
-    return device_backend_did(device, err);
-}
-
 /* ---- After a halt -------------------------------------------------------------------------------
  */
 
@@ -389,18 +359,20 @@ int wire_resume(struct svq_queue *queue)
  * The old back-end may be alive in some corner: it keeps its shadow ring and its eventfds, and the
  * new one gets others.
  */
-static int renew_surroundings(struct svq_queue *queue, struct svq_relay_config *config)
+static int renew_surroundings(struct svq_queue *queue, struct svq_relay_config *config,
+                              const char **why)
 {
-    const char *why = find_place(queue, config);
+    int err;
 
-    if (why) {
-        device_error(queue->device, "queue %u cannot go on: %s", queue->index, why);
+    *why = find_place(queue, config);
+    if (*why)
         return -EINVAL;
-    }
     close(queue->backend_kick);
     close(queue->backend_call);
     queue->backend_kick = queue->backend_call = -1;
-    return make_notifications(queue);
+    err = make_notifications(queue);
+    *why = err ? relay_error(err) : NULL;
+    return err;
 }
 
 int wire_restart(struct svq_queue *queue)
@@ -408,10 +380,10 @@ int wire_restart(struct svq_queue *queue)
     struct svq_relay_config config = relay_config(queue);
     struct svq_ring_place place = queue->place;
     struct svq_region_file *rings = queue->rings;
-    const char *reason;
+    const char *why;
     int err;
 
-    if (svq_relay_fault(queue->relay, &reason) == SVQ_SIDE_GUEST) {
+    if (svq_relay_fault(queue->relay, &why) == SVQ_SIDE_GUEST) {
         wire_dismantle(queue);
         return 0;
     }
@@ -419,10 +391,13 @@ int wire_restart(struct svq_queue *queue)
     svq_lane_free(queue->lane);
     queue->lane = NULL;
     queue->rings = NULL;
-    err = renew_surroundings(queue, &config);
-    if (!err)
+    err = renew_surroundings(queue, &config, &why);
+    if (!err) {
         err = svq_relay_restart(queue->relay, &config.backend.ring, &config.tables);
+        why = err ? relay_error(err) : NULL;
+    }
     if (err) {
+        device_error(queue->device, "queue %u cannot go on: %s", queue->index, why);
         svq_region_file_unref(queue->rings);
         queue->rings = rings;
         queue->place = place;

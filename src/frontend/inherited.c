@@ -70,7 +70,8 @@ static int find_name(const char *wanted, const char **why)
         }
         if (name && !name[len])
             break;
-        name += name ? len + 1 : 0;
+        if (name)
+            name += len + 1;
     }
     if (count > 0 && found < 0)
         *why = "frontend=fd:NAME: no socket of that name was passed ($LISTEN_FDNAMES)";

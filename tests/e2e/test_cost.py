@@ -26,13 +26,17 @@ def spent(daemon, during):
 
 
 def settle(daemon):
-    """The answer to our last command has left; its thread may still be on the way to sleep."""
+    """
+    The answer to our last command has left; its thread may still be on the way to sleep, and on a
+    loaded machine wait for a processor on that way: unchanged counts alone do not say it is there.
+    """
     last = daemon.activity()
 
     def quiet():
         nonlocal last
         before, last = last, daemon.activity()
-        return before.threads == last.threads
+        asleep = all(thread["asleep"] for thread in last.threads.values())
+        return asleep and before.threads == last.threads
 
     wait_for(quiet, "svqd goes to sleep after a command", 10, 0.1)
 

@@ -216,6 +216,12 @@ def test_backend_dies_in_a_switch(bench, wire, write):
     leave(writer, daemon, backend)
 
 
+def requests_wait(daemon):
+    """Has the guest asked for what is not done? It stays so while nobody serves."""
+    rings = [queue["guest"] for queue in daemon.qmp.execute("query-queues", id="blk0")]
+    return any(ring["avail-idx"] != ring["used-idx"] for ring in rings if "avail-idx" in ring)
+
+
 def test_backend_dies_unrecoverable(wire, storage, write):
     """Passing through to a back-end that keeps no region: the front-end is told, and decides.
 
@@ -228,7 +234,7 @@ def test_backend_dies_unrecoverable(wire, storage, write):
     assert not safe["safe"] and safe["reason"], safe
     assert f"crash-safe no ({safe['reason']})" in daemon.status()
     storage.freeze()
-    time.sleep(0.3 * SCALE)  # for sixteen requests to get stuck
+    wait_for(lambda: requests_wait(daemon), "requests are stuck")
     storage.crash()
     lost = daemon.qmp.wait_event("DEVICE_BACKEND_DISCONNECTED", id="blk0")
     assert not lost["recovering"], lost
@@ -374,6 +380,16 @@ class Absences:
         )
 
 
+def kill_svqd(daemon, writer, absences):
+    for _ in range(times(5)):
+        a_moment()
+        absences.begin()
+        daemon.crash()
+        daemon.start()
+        absences.wait_over()
+        writer.guest.assert_well()
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
 def test_svqd_dies(wire, storage, write, packed):
     """kill -9 of svqd: QEMU hands the in-flight region to the next one.
@@ -383,13 +399,7 @@ def test_svqd_dies(wire, storage, write, packed):
     daemon = wire({"blk0": storage.sockets[0]}, **SHADOW[packed])
     writer = write(daemon.sockets["blk0"], reconnect=1, packed=packed)
     absences = Absences(daemon, storage)
-    for _ in range(times(5)):
-        a_moment()
-        absences.begin()
-        daemon.crash()
-        daemon.start()
-        absences.wait_over()
-        writer.guest.assert_well()
+    kill_svqd(daemon, writer, absences)
     writer.wait_progress(meanwhile=storage.revive)
     check_served(daemon, "shadow", packed)
     absences.check()
@@ -404,13 +414,7 @@ def test_svqd_dies_passing_through(bench, wire, write, packed):
     daemon = wire({"blk0": backend.sockets[0]}, shadow="off")
     writer = write(daemon.sockets["blk0"], reconnect=1, packed=packed)
     absences = Absences(daemon, backend)
-    for _ in range(times(5)):
-        a_moment()
-        absences.begin()
-        daemon.crash()
-        daemon.start()
-        absences.wait_over()
-        writer.guest.assert_well()
+    kill_svqd(daemon, writer, absences)
     writer.wait_progress(meanwhile=backend.revive)
     check_served(daemon, "pass-through", packed)
     absences.check(backend.replayed())

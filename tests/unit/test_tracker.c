@@ -330,18 +330,24 @@ static void test_detach_clears_marks(void **state)
     assert_int_equal(read_part(rig).base, rig_guest_base(rig, 1, 1));
 }
 
+/* Three chains are in flight, some of them with the back-end, which completes one of those. */
+static void take_of_three(struct rig *rig, uint16_t *ids, unsigned taken, unsigned completed)
+{
+    for (unsigned i = 0; i < 3; i++)
+        rig_offer_simple(rig, i);
+    rig_settle(rig);
+    take(rig, ids, taken);
+    rig_complete(rig, ids[completed], 1);
+    rig_settle(rig);
+}
+
 /* Chains that were taken over, and that the guest's ring has where it expects them. */
 static void test_detach_after_taking_over(void **state)
 {
     struct rig *rig = *state;
     uint16_t ids[3];
 
-    for (unsigned i = 0; i < 3; i++)
-        rig_offer_simple(rig, i);
-    rig_settle(rig);
-    take(rig, ids, 1);
-    rig_complete(rig, ids[0], 1);
-    rig_settle(rig);
+    take_of_three(rig, ids, 1, 0);
     for (unsigned taken = 0; taken < 2; taken++) {
         begin(rig, 0);
         if (taken)
@@ -363,12 +369,7 @@ static void test_detach_leaves_the_marks_of_lost_chains(void **state)
     struct rig *rig = *state;
     uint16_t ids[3];
 
-    for (unsigned i = 0; i < 3; i++)
-        rig_offer_simple(rig, i);
-    rig_settle(rig);
-    take(rig, ids, 3);
-    rig_complete(rig, ids[1], 1);
-    rig_settle(rig);
+    take_of_three(rig, ids, 3, 1);
     for (unsigned taken = 0; taken < 2; taken++) {
         begin(rig, 0);
         if (taken)
@@ -398,12 +399,7 @@ static void make_busy(struct rig *rig, uint8_t *copy)
 {
     uint16_t ids[3];
 
-    for (unsigned i = 0; i < 3; i++)
-        rig_offer_simple(rig, i);
-    rig_settle(rig);
-    take(rig, ids, 3);
-    rig_complete(rig, ids[1], 1);
-    rig_settle(rig);
+    take_of_three(rig, ids, 3, 1);
     expect_in_flight(rig, 2);
     memcpy(copy, part, sizeof(memory));
 }

@@ -232,13 +232,19 @@ def test_crash_while_an_unsafe_ring_drains(scene):
     made.ended()
 
 
-@pytest.mark.parametrize("theirs", [True, False], ids=["vmm-s-region", "svqd-s-region"])
-def test_crash_after_a_switch_that_failed(scene, theirs):
-    """The old one was stopped with requests in flight, went on with them, and dies. They are not in
-    its region: it is not crash-safe, until they are seen to be complete."""
-    made = scene(theirs=theirs)
+@pytest.fixture(params=[True, False], ids=["vmm-s-region", "svqd-s-region"])
+def undrained(scene, request):
+    """A ring that was stopped with requests in flight, and that goes on with them."""
+    made = scene(theirs=request.param)
     made.backend.drain = "asked"
     made.svqd.refused("dev0", True)
+    return made
+
+
+def test_crash_after_a_switch_that_failed(undrained):
+    """They are not in the back-end's region: it is not crash-safe, until they are seen to be
+    complete."""
+    made = undrained
     safe = made.state()["crash-safe"]
     assert safe["safe"] is False and "when it was stopped" in safe["reason"], safe
     made.backend.kill()
@@ -247,12 +253,9 @@ def test_crash_after_a_switch_that_failed(scene, theirs):
     made.ended()
 
 
-@pytest.mark.parametrize("theirs", [True, False], ids=["vmm-s-region", "svqd-s-region"])
-def test_crash_when_it_has_caught_up(scene, theirs):
-    """Likewise, but everything that is available is complete or in the region."""
-    made = scene(theirs=theirs)
-    made.backend.drain = "asked"
-    made.svqd.refused("dev0", True)
+def test_crash_when_it_has_caught_up(undrained):
+    """Everything that is available is complete or in the region."""
+    made = undrained
     made.backend.run(made.backend.finish_stopped)
     made.hold()
     made.backend.hold = False

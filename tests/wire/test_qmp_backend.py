@@ -103,7 +103,9 @@ def test_resubmitted(bench):
         made.unit.backend.hold = True
         for _ in range(round):
             made.unit.guest.queues[1].submit([b"held"], [8])
-        wait_until(lambda: made.svqd.queue("dev0", 1)["in-flight"] == round, "requests in flight")
+        held = made.unit.backend.queues[1].held
+        wait_until(lambda: len(held) == round, "the back-end has them")
+        assert made.svqd.queue("dev0", 1)["in-flight"] == round
         made.unit.backend.hold = False
         made.unit.backend.disconnect()
         data = made.qmp.wait_event("DEVICE_BACKEND_RECOVERED", id="dev0")["data"]

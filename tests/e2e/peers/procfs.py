@@ -40,7 +40,7 @@ def open_files(pid):
 
 
 class Activity:
-    """One sample of all threads: CPU ticks (of 10 ms) and context switches per thread."""
+    """One sample of all threads: CPU ticks (of 10 ms), context switches, asleep or not."""
 
     def __init__(self, pid):
         self.threads = {}
@@ -57,6 +57,7 @@ class Activity:
                 "name": (folder / "comm").read_text().strip(),
                 "ticks": int(stat[11]) + int(stat[12]),
                 "voluntary": switches["voluntary_ctxt_switches"],
+                "asleep": stat[0] == "S",
             }
 
     def since(self, earlier):
