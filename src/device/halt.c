@@ -5,8 +5,9 @@
  * GET_VRING_BASE is meant to do that. Some back-ends (those built on libvhost-user) answer it
  * first, forget the call fd, complete what is in flight later, and give up the connection when they
  * cannot call then. So nothing should want to call: a relay asks the back-end not to; and from a
- * back-end that has been seen to be lazy, a direct ring's kick is taken away first, so that it runs
- * dry before it is stopped.
+ * back-end that offers what libvhost-user offers, or that has been seen to be lazy, a direct ring's
+ * kick is taken away first, so that it runs dry before it is stopped. Others keep theirs: crosvm's
+ * devices and virtiofsd take no second kick for a running ring.
  *
  * How far a direct ring has been used can be read off a split one. It cannot off a packed one:
  * where a used element stands, nothing tells how many descriptors it stands for. There the answer
@@ -21,12 +22,24 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#define P(name) SVQ_BIT(SVQ_VU_PROTOCOL_F_##name)
+
+/*
+ * libvhost-user offers all of these for every device with a configuration space, since QEMU 5.1.
+ * The one that is built on it without (virtiofsd) has completed everything when it answers, and
+ * aborts when a running ring is given a kick.
+ */
+#define LIBVHOST_USER                                                            \
+    (P(MQ) | P(LOG_SHMFD) | P(REPLY_ACK) | P(BACKEND_REQ) | P(BACKEND_SEND_FD) | \
+     P(HOST_NOTIFIER) | P(CONFIGURE_MEM_SLOTS) | P(CONFIG))
+
 /* How often to look for the last completions before sleeping between looks. */
 #define EAGER_LOOKS 100
 
-/* A ring without its kick is dry when nothing has completed for so long, ... */
+/* A ring without its kick is dry, unless one can tell, when nothing has completed for so long, ...
+ */
 #define DRY_AFTER (20 * SVQ_MSEC)
-/* ... and is stopped as it is after this. */
+/* ... and is stopped as it is after this: the back-end may keep some until it is told to stop. */
 #define DRY_LIMIT (500 * SVQ_MSEC)
 
 static void hold(struct svq_relay *relay, void *arg)
@@ -182,37 +195,63 @@ static int wait_drained(struct svq_queue *queue, uint32_t *base, int64_t deadlin
     }
 }
 
-/* Wait until a direct ring without a kick has completed what the back-end took. */
-static void wait_dry(struct svq_queue *queue, const struct svq_vring *guest)
+/*
+ * A back-end that waits for kicks asks for one at the next index that it will take: what lies
+ * before that is in flight. One that does not wait leaves its event index anywhere.
+ */
+enum flight { FLIGHT_NONE, FLIGHT_SOME, FLIGHT_UNKNOWN };
+
+static enum flight in_flight(struct svq_queue *queue, const struct svq_vring *guest)
 {
     size_t size = svq_vring_device_size(SVQ_RING_SPLIT, queue->num);
     const uint16_t *event = (uint16_t *)((char *)guest->device + size) - 1;
-    bool event_idx = device_acked(queue->device, SVQ_F_EVENT_IDX);
+    uint16_t done = ring_used_index(guest) + queue->skew, taken, offered;
+
+    if (!device_acked(queue->device, SVQ_F_EVENT_IDX))
+        return FLIGHT_UNKNOWN;
+    taken = __atomic_load_n(event, __ATOMIC_ACQUIRE) - done;
+    offered = ring_avail_index(guest) - done;
+    if (taken > offered)
+        return FLIGHT_UNKNOWN;
+    return taken ? FLIGHT_SOME : FLIGHT_NONE;
+}
+
+/* Wait until a direct ring without a kick has completed what the back-end took. */
+static void wait_dry(struct svq_queue *queue, const struct svq_vring *guest, int64_t deadline)
+{
     int64_t limit = svq_deadline(DRY_LIMIT), moved = svq_now();
     uint16_t last = ring_used_index(guest);
 
+    if (limit > deadline)
+        limit = deadline;
     for (unsigned looks = 0; svq_now() < limit; looks++) {
+        enum flight flight = in_flight(queue, guest);
         uint16_t used = ring_used_index(guest);
 
-        if (used != last)
+        if (flight == FLIGHT_NONE)
+            return;
+        if (used != last || flight == FLIGHT_SOME)
             moved = svq_now();
         last = used;
-        /* A back-end that waits for a kick asks for it at the next index that it will take. */
-        if (event_idx && __atomic_load_n(event, __ATOMIC_ACQUIRE) == used)
-            return;
         if (svq_now() - moved >= DRY_AFTER)
             return;
         pause_between_looks(looks);
     }
 }
 
-static void run_dry(struct svq_queue *queue)
+/* Seen to be, or to be expected. */
+static bool is_lazy(const struct link *link)
+{
+    return link->lazy || (link->backend->protocol_features & LIBVHOST_USER) == LIBVHOST_USER;
+}
+
+static void run_dry(struct svq_queue *queue, int64_t deadline)
 {
     struct svq_backend *backend = queue->device->link.backend;
     struct svq_vring guest;
     int silent, err;
 
-    if (!queue->device->link.lazy || queue_is_packed(queue) ||
+    if (!is_lazy(&queue->device->link) || queue_is_packed(queue) ||
         !queue_guest_ring(queue, queue->device->s.map, &guest))
         return;
     silent = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -223,7 +262,7 @@ static void run_dry(struct svq_queue *queue)
     if (!err)
         err = backend->ops->flush(backend);
     if (!device_backend_did(queue->device, err))
-        wait_dry(queue, &guest);
+        wait_dry(queue, &guest, deadline);
 }
 
 static void ask_owes(struct svq_relay *relay, void *arg)
@@ -263,7 +302,7 @@ int wire_halt(struct svq_queue *queue, int64_t deadline)
         let_catch_up(queue, deadline);
         wire_hold(queue, true);
     } else {
-        run_dry(queue);
+        run_dry(queue, deadline);
     }
     err = ask_base(queue, &base);
     if (err) {

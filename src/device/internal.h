@@ -407,6 +407,7 @@ bool queue_runs(const struct svq_queue *queue);
 /* Where the guest's ring is, through this map; false when it is nowhere, or not aligned. */
 bool queue_guest_ring(const struct svq_queue *queue, const struct svq_map *map,
                       struct svq_vring *ring);
+
 /* Where a split ring of the guest's has been used up to (flags come first, then idx) ... */
 static inline uint16_t ring_used_index(const struct svq_vring *guest)
 {

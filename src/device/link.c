@@ -134,14 +134,13 @@ void link_lost(struct svq_device *device, const char *why)
 }
 
 /* The outage's reason is followed by why it cannot be recovered from. */
-static const char *with_obstacle(struct svq_device *device, const char *obstacle)
+static void add_obstacle(struct svq_device *device, const char *obstacle)
 {
     struct outage *outage = &device->outage;
     size_t used = strlen(outage->reason);
 
     snprintf(outage->reason + used, sizeof(outage->reason) - used, "; cannot recover: %s",
              obstacle);
-    return outage->reason;
 }
 
 static void tell_lost(struct svq_device *device, bool recovering)
@@ -175,7 +174,7 @@ void link_check(struct svq_device *device)
     tell_lost(device, false);
     outage->state = SVQ_LINK_NONE;
     if (obstacle)
-        with_obstacle(device, obstacle);
+        add_obstacle(device, obstacle);
     if (!device->s.over)
         device->s.over = outage->reason;
 }
@@ -246,8 +245,10 @@ static void try_failed(struct svq_device *device)
 {
     const char *obstacle = recover_strand(device);
 
-    if (obstacle)
-        device->s.over = with_obstacle(device, obstacle);
+    if (!obstacle)
+        return;
+    add_obstacle(device, obstacle);
+    device->s.over = device->outage.reason;
 }
 
 int link_take_over(struct svq_device *device)

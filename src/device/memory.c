@@ -368,6 +368,44 @@ int memory_introduce(struct svq_device *device)
     return err;
 }
 
+/* The shadow rings' memory beside the guest's, if there is room for it. Queued. */
+static int offer_rings_too(struct svq_device *device)
+{
+    if (device->link.rings_offered)
+        return 0;
+    return device->s.by_slots ? offer_rings(device, device->s.map)
+                              : send_table(device, device->s.map);
+}
+
+/*
+ * libvhost-user looks for all rings that it was ever told of in every new table, stopped or not,
+ * and gives up the connection when one is not there. Queued.
+ */
+static int park_rings(struct svq_device *device)
+{
+    const struct svq_backend_ops *ops = device->link.backend->ops;
+    struct link *link = &device->link;
+
+    for_each_queue(device, i, queue) {
+        enum svq_ring_format format = device_backend_format(device);
+        struct svq_vu_vring_addr addr = {.index = i};
+        struct svq_ring_place place;
+        int err;
+
+        /* A shadow ring is there already. */
+        if (queue->wire == WIRE_SHADOW || !queue->has_addr || !queue->num ||
+            !svq_region_file_place(link->rings, i, format, queue->num, 0, &place))
+            continue;
+        addr.desc = link->rings_addr + place.desc;
+        addr.avail = link->rings_addr + place.driver;
+        addr.used = link->rings_addr + place.device;
+        err = ops->set_vring_addr(link->backend, &addr);
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
 int memory_withdraw(struct svq_device *device)
 {
     const struct svq_backend_ops *ops = device->link.backend->ops;
@@ -379,6 +417,10 @@ int memory_withdraw(struct svq_device *device)
     /* A table of no regions is more than most back-ends understand. */
     if (!device->link.rings)
         err = new_rings(device);
+    if (!err)
+        err = offer_rings_too(device);
+    if (!err && device->link.rings_offered)
+        err = park_rings(device);
     if (err)
         return err;
     if (!device->link.rings_offered)

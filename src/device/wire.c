@@ -371,7 +371,8 @@ static int renew_surroundings(struct svq_queue *queue, struct svq_relay_config *
     close(queue->backend_call);
     queue->backend_kick = queue->backend_call = -1;
     err = make_notifications(queue);
-    *why = err ? relay_error(err) : NULL;
+    if (err)
+        *why = relay_error(err);
     return err;
 }
 
@@ -394,7 +395,8 @@ int wire_restart(struct svq_queue *queue)
     err = renew_surroundings(queue, &config, &why);
     if (!err) {
         err = svq_relay_restart(queue->relay, &config.backend.ring, &config.tables);
-        why = err ? relay_error(err) : NULL;
+        if (err)
+            why = relay_error(err);
     }
     if (err) {
         device_error(queue->device, "queue %u cannot go on: %s", queue->index, why);

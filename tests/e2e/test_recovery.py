@@ -472,11 +472,13 @@ def test_guest_reboots(bench, kernel, initramfs, wire, storage):
     daemon.assert_nothing_leaked()
 
 
-@pytest.mark.parametrize("keep", ["on", "off"])
-def test_vmm_dies(bench, kernel, initramfs, wire, storage, write, keep):
+@pytest.mark.parametrize("keep, mode", [
+    ("on", "shadow"), ("on", "pass-through"), ("off", "shadow")])
+def test_vmm_dies(bench, kernel, initramfs, wire, storage, write, keep, mode):
     """kill -9 of QEMUs while they boot and while they write: the next one is served, and no file
     is left open."""
-    daemon = wire({"blk0": storage.sockets[0]}, shadow="on", keep_backend=keep)
+    shadow = "on" if mode == "shadow" else "off"
+    daemon = wire({"blk0": storage.sockets[0]}, shadow=shadow, keep_backend=keep)
     devices = vhost_blk(daemon.sockets["blk0"])
     kills, files = times(2, 25), []
     for number in range(kills):
@@ -498,5 +500,5 @@ def test_vmm_dies(bench, kernel, initramfs, wire, storage, write, keep):
     assert len(connected) == (1 if keep == "on" else kills), connected
     writer = write(daemon.sockets["blk0"])
     writer.finish(storage.image, fresh=False)
-    check_served(daemon, "shadow")
+    check_served(daemon, mode)
     writer.guest.quit()

@@ -308,8 +308,6 @@ static void test_large(void **state)
 /* ---- Packed: what only that format has ---------------------------------------------------------
  */
 
-#define PACKED SVQ_BIT(SVQ_F_RING_PACKED)
-
 static void add_one(struct pair *p, unsigned bufs)
 {
     static const struct kit_buf buf[MAX_BUFS] = {{1, 2, false}, {3, 4, true}, {5, 6, true}};

@@ -6,7 +6,7 @@ from svqwire import packed
 from svqwire.backend import FEATURES
 from svqwire.bench import AckingQemu
 from svqwire.dirtylog import DirtyLog
-from svqwire.flavours import FLAVOURS
+from svqwire.flavours import FLAVOURS, PACKED_FLAVOURS
 from svqwire.memory import GuestMemory
 from svqwire.message import Id
 from svqwire.migration import Copy
@@ -40,7 +40,7 @@ def pair(folder, closing, guest):
     return make
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", PACKED_FLAVOURS)
 def test_flavours(pair, flavour):
     backend, vmm = pair(flavour, event_idx=flavour != "spdk", indirect=True, num=63)
     bases = None

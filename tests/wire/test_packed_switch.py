@@ -4,7 +4,7 @@ import pytest
 from svqwire import message as wire
 from svqwire import packed
 from svqwire.bench import Bench
-from svqwire.flavours import FLAVOURS
+from svqwire.flavours import FLAVOURS, PACKED_FLAVOURS
 from svqwire.load import Load
 from svqwire.pairs import PACKED_FEATURES, bases_told, in_guest, ring_addresses
 from svqwire.wait import wait_until
@@ -44,7 +44,7 @@ def direct_bases(unit, queue, start):
     return bases
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", PACKED_FLAVOURS)
 def test_toggles_under_load(packing, flavour):
     made = packing(flavour, queues=4)
     load = Load(made.unit.guest, depth=8)
@@ -137,7 +137,7 @@ def test_half_a_base_to_start_with(packing):
 
 
 # A back-end may answer before it has completed everything; the others wait until they have.
-@pytest.mark.parametrize("flavour, drain", [(name, "before") for name in FLAVOURS]
+@pytest.mark.parametrize("flavour, drain", [(name, "before") for name in PACKED_FLAVOURS]
                          + [("plain", "after"), ("rust-vmm", "after")])
 @pytest.mark.parametrize("order", ["fifo", "lifo"])
 def test_requests_held_at_a_switch(packing, flavour, drain, order):

@@ -7,6 +7,7 @@ import time
 import pytest
 from svqwire import message as wire
 from svqwire.backend import FEATURES, BackEnd
+from svqwire.flavours import FLAVOURS
 from svqwire.message import Id
 from svqwire.qmp import Qmp, QmpError
 from svqwire.wait import wait_until
@@ -174,9 +175,12 @@ def test_crash_safe(bench):
     assert made.svqd.device("dev0")["crash-safe"] == safe
 
 
-@pytest.mark.parametrize("keep", ["on", "off"])
-def test_keep_backend(bench, keep):
-    made = bench(keys={"keep-backend": keep})
+@pytest.mark.parametrize("keep, flavour, shadow", [
+    *(("on", flavour, shadow) for flavour in FLAVOURS for shadow in ("on", "off")),
+    ("off", "plain", "off")])
+def test_keep_backend(bench, keep, flavour, shadow):
+    made = bench(backend=FLAVOURS[flavour], shadow=shadow, event_idx=flavour != "spdk",
+                 keys={"keep-backend": keep})
     made.unit.io()
     made.unit.hang_up()
     made.qmp.wait_event("DEVICE_FRONTEND_DISCONNECTED", id="dev0")

@@ -8,7 +8,7 @@ import pytest
 from svqwire import message as wire
 from svqwire.backend import FEATURES, PROTOCOL
 from svqwire.frontend import Refused
-from svqwire.guest import make_ring
+from svqwire.guest import Queue, make_ring
 from svqwire.inflight import devices, memfd, negotiated, part_size, set_region
 from svqwire.message import Id
 from svqwire.mortal import TRACKING, Mortal
@@ -88,6 +88,56 @@ def test_paused_while_nobody_comes_back(scene, mode, protocol):
     made.mend()
     made.unit.vmm.start(bases)
     made.serves()
+
+
+def left_behind(made):
+    """Is an operator told that a ring stopped with requests in flight?"""
+    return "is left to the ring's next device" in made.state().get("last-error", "")
+
+
+def test_stopped_without_a_back_end(scene):
+    """The VMM has no in-flight region: what is in flight is told."""
+    made = scene(theirs=False)
+    made.lose()
+    made.unit.vmm.stop()
+    assert left_behind(made), made.state()
+    made.anew()
+
+
+@pytest.mark.parametrize("used", [1000, 65535], ids=["behind", "behind-and-wraps"])
+def test_used_index_behind(scene, used):
+    """A VMM that skips what was in flight leaves the used index behind for ever: that alone is not in
+    flight, wherever the indices wrap."""
+    made, skipped = scene(start=False, theirs=False), 2
+    vmm, queues = made.start(), made.guest.queues
+    vmm.stop()
+    for ring in (queue.ring for queue in queues):
+        ring.avail_idx = ring.avail[1] = (used + skipped) & 0xFFFF
+        ring.last_used = ring.used[1] = used
+    vmm.start([queue.ring.avail_idx for queue in queues])
+    vmm.sync()
+    made.lose()
+    vmm.stop()
+    assert not left_behind(made), made.state()
+    made.anew()
+
+
+def test_ring_too_large_for_what_is_kept(scene):
+    """A larger ring starts while what was in flight of the others is in svqd's region: nobody can be
+    given both. That is not the back-end's doing: it is refused, with the reason, and stays so."""
+    made = scene(theirs=False)
+    out_of_order(made)
+    made.lose()
+    large = Queue(2, make_ring(made.guest.memory, num=2048))
+    made.closing(large)
+    made.guest.own([*made.guest.all, large])
+    made.unit.vmm.update_memory()
+    made.unit.vmm.start_queue(large, 0)
+    made.unit.vmm.vring_enable(large)
+    made.mend()
+    made.wait_link("refused")
+    assert "a ring has grown" in made.state()["backend"]["reason"], made.state()
+    made.anew()
 
 
 def test_broken_ring_is_found_as_the_back_end_dies(scene):

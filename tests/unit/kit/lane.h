@@ -12,11 +12,6 @@
 #include "engine/engine.h"
 #include "traffic.h"
 
-#define EVENT_IDX SVQ_BIT(SVQ_F_EVENT_IDX)
-#define INDIRECT  SVQ_BIT(SVQ_F_INDIRECT_DESC)
-#define IN_ORDER  SVQ_BIT(SVQ_F_IN_ORDER)
-#define PACKED    SVQ_BIT(SVQ_F_RING_PACKED)
-
 /* Guest memory of one queue: the ring's areas, then a page of buffers for each chain. */
 #define QUEUE_GPA     UINT64_C(0x40000000)
 #define QUEUE_BUFFERS (QUEUE_GPA + 0x40000)

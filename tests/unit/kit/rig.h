@@ -23,11 +23,6 @@
 /* Where the back-end finds the relay's tables: no guest memory there. */
 #define RIG_SHADOW (UINT64_C(1) << 44)
 
-#define EVENT_IDX SVQ_BIT(SVQ_F_EVENT_IDX)
-#define INDIRECT  SVQ_BIT(SVQ_F_INDIRECT_DESC)
-#define IN_ORDER  SVQ_BIT(SVQ_F_IN_ORDER)
-#define PACKED    SVQ_BIT(SVQ_F_RING_PACKED)
-
 struct rig {
     struct kit_memory memory;
     struct kit_ring guest;

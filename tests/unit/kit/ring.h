@@ -19,6 +19,12 @@
 #include "memory.h"
 #include "rng.h"
 
+/* Ring features. */
+#define EVENT_IDX SVQ_BIT(SVQ_F_EVENT_IDX)
+#define INDIRECT  SVQ_BIT(SVQ_F_INDIRECT_DESC)
+#define IN_ORDER  SVQ_BIT(SVQ_F_IN_ORDER)
+#define PACKED    SVQ_BIT(SVQ_F_RING_PACKED)
+
 /* ---- Memory -------------------------------------------------------------------------------- */
 
 struct kit_desc;  /* split.h */

@@ -59,15 +59,15 @@ void stage_close(struct stage *s)
 
 /* ---- Memory ---------------------------------------------------------------------------------- */
 
-static size_t shared_size(const struct stage *s)
-{
-    return (size_t)((uint8_t *)s->tables.host - s->shared) + s->tables.size;
-}
-
-/* Pages that never change need not be compared. */
+/* Without the tables: nobody reads one before its ring refers to it. */
 static size_t watched_size(const struct stage *s)
 {
     return (size_t)((uint8_t *)s->tables.host - s->shared);
+}
+
+static size_t shared_size(const struct stage *s)
+{
+    return watched_size(s) + s->tables.size;
 }
 
 static const struct {

@@ -11,10 +11,6 @@
 
 #include "region.h"
 
-#define INDIRECT SVQ_BIT(SVQ_F_INDIRECT_DESC)
-#define IN_ORDER SVQ_BIT(SVQ_F_IN_ORDER)
-#define PACKED   SVQ_BIT(SVQ_F_RING_PACKED)
-
 #define STAGE_REQUESTS 96u     /* at most */
 #define STAGE_KEPT     0x3000u /* bytes of guest memory: the ring */
 #define STAGE_SHARED   0x80000u

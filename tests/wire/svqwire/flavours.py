@@ -5,10 +5,16 @@ import os
 from . import message as wire
 from .backend import BackEnd
 from .backqueue import BackQueue
+from .devicering import Translation
 from .fault import Drop, Nack
 from .message import Id
 
 POLL = 0.001  # seconds: often enough to be quick, seldom enough for two cores
+DELAY = 0.003  # seconds that a request takes a lazy back-end
+
+# What libvhost-user offers, whatever the device.
+LIBVHOST_USER = (wire.P_MQ | wire.P_LOG_SHMFD | wire.P_REPLY_ACK | wire.P_BACKEND_REQ
+                 | wire.P_BACKEND_SEND_FD | wire.P_HOST_NOTIFIER | wire.P_MEM_SLOTS)
 
 
 class RustVmm(BackEnd):
@@ -205,4 +211,79 @@ class SpdkQueue(PollingQueue):
         return self.enabled and self.backend.running_device
 
 
-FLAVOURS = {"plain": BackEnd, "rust-vmm": RustVmm, "crosvm": Crosvm, "dpdk": Dpdk, "spdk": Spdk}
+class Remapping(BackEnd):
+    """libvhost-user: looks for all rings that it was ever told of in each new table, and leaves when
+    one is not there."""
+
+    def _reset_session(self):
+        super()._reset_session()
+        self.places = {}
+
+    def on_set_vring_addr(self, message):
+        super().on_set_vring_addr(message)
+        index, _, *places, _ = wire.VRING_ADDR.unpack(message.payload)
+        self.places[index] = places
+
+    def on_set_mem_table(self, message):
+        super().on_set_mem_table(message)
+        for index, places in self.places.items():
+            try:
+                for place in places:
+                    self.memory.by_uaddr(place, 1)
+            except Translation:
+                self.breach(f"ring {index} is not in the new memory table")
+                raise Drop from None
+
+
+class LibvhostUser(Remapping):
+    """qemu-storage-daemon: takes at once and completes a while after; GET_VRING_BASE forgets kick
+    and call and waits for nothing; who is to be called then, and cannot, is left."""
+
+    def __init__(self, path, **options):
+        options.setdefault("protocol", LIBVHOST_USER | wire.P_CONFIG)
+        super().__init__(path, **options)
+        self.drain, self.keeps_call = "after", False
+
+    def _reset_session(self):
+        super()._reset_session()
+        self.queues = [LazyQueue(self, i) for i in range(self.queue_num)]
+
+
+class LazyQueue(BackQueue):
+    def process(self):
+        self.take()
+        if self.held and not self.backend.hold:
+            self.backend.later(DELAY, self.complete_unless_told)
+
+    def complete_unless_told(self):
+        """What came after the one that this was meant for may be to be held."""
+        if not self.backend.hold:
+            self.complete_held()
+
+    def signal(self, ring):
+        if self.call < 0 and ring.wants_call():
+            raise Drop
+        super().signal(ring)
+
+
+class Virtiofsd(Remapping):
+    """libvhost-user without a configuration space: completes everything before it answers
+    GET_VRING_BASE, and aborts when a running ring gets another kick."""
+
+    def __init__(self, path, **options):
+        options.setdefault("protocol", LIBVHOST_USER)
+        super().__init__(path, **options)
+
+    def on_set_vring_kick(self, message):
+        queue = self.queue(message.u64() & 0xFF)
+        if queue.ring:
+            self.breach(f"a second SET_VRING_KICK for queue {queue.index}")
+            raise Drop
+        super().on_set_vring_kick(message)
+
+
+FLAVOURS = {"plain": BackEnd, "rust-vmm": RustVmm, "crosvm": Crosvm, "dpdk": Dpdk, "spdk": Spdk,
+            "libvhost-user": LibvhostUser, "virtiofsd": Virtiofsd}
+
+# Those with packed rings.
+PACKED_FLAVOURS = [name for name in FLAVOURS if name not in ("libvhost-user", "virtiofsd")]
