@@ -18,6 +18,15 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"
 
 
+def reason_to_skip(case):
+    """pytest's message; meson has only what the program printed last."""
+    message = case.find("skipped").get("message")
+    if message:
+        return message
+    lines = (case.findtext("system-out") or "").splitlines()
+    return lines[-1] if lines else "no reason given"
+
+
 class Count:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
@@ -33,7 +42,7 @@ class Count:
                 self.failures.append(name)
             elif case.find("skipped") is not None:
                 self.skipped += 1
-                self.skips.append(f"{name}: {case.find('skipped').get('message', '')}")
+                self.skips.append(f"{name}: {reason_to_skip(case)}")
             else:
                 self.passed += 1
 

@@ -191,6 +191,15 @@ static void show_ring_keys(const json_t *device, FILE *out)
     fputc('\n', out);
 }
 
+/* The key about them, where it is not what it is by default. */
+static void show_descriptors(const json_t *device, FILE *out)
+{
+    const char *descriptors = svq_json_string(device, "descriptors");
+
+    if (strcmp(descriptors, "copied") == 0)
+        fprintf(out, LABEL "%s\n", "descriptors", descriptors);
+}
+
 /* Nobody knows before a guest has chosen its features. */
 static void show_pass_through(const json_t *device, FILE *out)
 {
@@ -251,6 +260,7 @@ void svq_show_device(const json_t *device, FILE *out)
     show_peers(device, out);
     show_connection(device, out);
     show_ring_keys(device, out);
+    show_descriptors(device, out);
     show_pass_through(device, out);
     /* Before a front-end came there is nothing to tell about features. */
     if (svq_json_word(device, "features.backend"))

@@ -32,9 +32,11 @@ static void close_queue_fds(struct sim_guest_queue *queue)
     queue->kick = queue->call = queue->err = -1;
 }
 
-static int open_queue_fds(struct sim_guest_queue *queue)
+static int open_queue_fds(struct sim_guest_queue *queue, bool polls)
 {
     queue->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (polls)
+        return queue->kick < 0 ? -errno : 0;
     queue->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     queue->err = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return queue->kick < 0 || queue->call < 0 || queue->err < 0 ? -errno : 0;
@@ -68,7 +70,7 @@ int sim_guest_new(const struct sim_guest_config *config, struct sim_memory *mem,
         guest->queues[i].kick = guest->queues[i].call = guest->queues[i].err = -1;
     for (unsigned i = 0; i < config->queues && !ret; i++) {
         ring.layout = i % 2 ? SIM_VRING_TOGETHER : SIM_VRING_APART;
-        ret = open_queue_fds(&guest->queues[i]);
+        ret = open_queue_fds(&guest->queues[i], config->polls);
         if (!ret)
             ret = sim_vring_new(mem, &ring, &guest->queues[i].ring);
         if (!ret)
@@ -108,7 +110,7 @@ int sim_guest_move(struct sim_guest *guest, struct sim_memory *mem)
 
         /* Another VMM, other eventfds: nothing pending in the old ones comes along. */
         close_queue_fds(queue);
-        if (open_queue_fds(queue))
+        if (open_queue_fds(queue, guest->config.polls))
             return sim_session_fail(&guest->session, -errno, "eventfd: %s", strerror(errno));
         sim_vring_attach(queue->ring, mem);
     }
@@ -126,6 +128,8 @@ static int negotiate_protocol(struct sim_guest *guest)
 
     if (guest->config.mem_slots)
         wanted |= SVQ_BIT(SVQ_VU_PROTOCOL_F_CONFIGURE_MEM_SLOTS);
+    if (guest->config.no_inflight)
+        wanted &= ~SVQ_BIT(SVQ_VU_PROTOCOL_F_INFLIGHT_SHMFD);
     ret = sim_session_ask_u64(&guest->session, SVQ_VU_GET_PROTOCOL_FEATURES, &offered);
     if (!ret)
         ret = sim_session_tell_u64(&guest->session, SVQ_VU_SET_PROTOCOL_FEATURES, offered & wanted,
@@ -178,7 +182,7 @@ static int negotiate(struct sim_guest *guest)
     for (unsigned i = 0; i < guest->config.queues && !ret; i++) {
         ret = sim_session_tell_vring_fd(&guest->session, SVQ_VU_SET_VRING_CALL, i,
                                         guest->queues[i].call);
-        if (!ret)
+        if (!ret && !guest->config.polls)
             ret = sim_session_tell_vring_fd(&guest->session, SVQ_VU_SET_VRING_ERR, i,
                                             guest->queues[i].err);
     }

@@ -31,6 +31,8 @@ struct sim_guest_config {
                           EVENT_IDX and RING_PACKED must be */
     bool mem_slots;    /* ADD_MEM_REG instead of SET_MEM_TABLE, if the back-end has it */
     bool ack_all;      /* ask for an ack of every message, as Cloud Hypervisor does */
+    bool no_inflight;  /* know nothing of in-flight regions, as front-ends of network devices */
+    bool polls;        /* no call and no error eventfds: nobody would look at them */
     int timeout_ms;    /* for an answer; 0: 20 seconds */
     int settle_ms;     /* what a queue's last completions may take after its stop; see below */
 };
@@ -46,8 +48,8 @@ struct sim_guest_config {
 struct sim_guest_queue {
     struct sim_vring *ring;
     int kick;      /* guest to device */
-    int call;      /* device to guest */
-    int err;       /* device to VMM */
+    int call;      /* device to guest; -1: there is none, see `polls` */
+    int err;       /* device to VMM; likewise */
     uint32_t base; /* where the device goes on */
 };
 

@@ -12,7 +12,7 @@
 #include "common/wire.h"
 
 #define TIMEOUT_MS 30000
-#define LINE_MAX   (1024 * 1024)
+#define LINE_MAX   (64 * 1024 * 1024) /* a thousand devices take some */
 
 static int fail(struct sim_qmp *qmp, int err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -155,8 +155,8 @@ int sim_session_tell_vring_fd(struct sim_session *session, enum svq_vu_request r
     struct svq_vu_message msg = {.header = {.request = request, .flags = SVQ_VU_VERSION}};
 
     msg.header.size = sizeof(msg.payload.u64);
-    msg.payload.u64 = index;
+    msg.payload.u64 = fd < 0 ? index | SVQ_VU_VRING_NOFD : index;
     msg.fds[0] = fd;
-    msg.fd_count = 1;
+    msg.fd_count = fd >= 0;
     return sim_session_tell(session, &msg, false);
 }

@@ -53,6 +53,7 @@ int sim_session_tell_u64(struct sim_session *session, enum svq_vu_request reques
                          bool sure);
 int sim_session_tell_vring(struct sim_session *session, enum svq_vu_request request, unsigned index,
                            unsigned num, bool sure);
+/* @fd: -1: there is none. */
 int sim_session_tell_vring_fd(struct sim_session *session, enum svq_vu_request request,
                               unsigned index, int fd);
 

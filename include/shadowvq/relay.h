@@ -128,6 +128,14 @@ struct svq_relay_config {
      */
     void *inflight;
     unsigned inflight_entries; /* of the part; at least guest.num */
+
+    /*
+     * May the back-end read the guest's own descriptor table, as it does without us? Then that is
+     * what it is to be given where svq_relay_shares() says so, and the relay does not look into
+     * descriptors while it does not log: a cache line that nobody else reads costs the guest
+     * nothing to write. They reach the back-end unchecked, and used lengths the guest.
+     */
+    bool may_share;
 };
 
 /* Entries of the smallest shadow ring that holds what a guest's ring of num entries holds. */
@@ -142,7 +150,8 @@ size_t svq_relay_tables_max(unsigned num);
 struct svq_relay_stats {
     uint64_t chains;        /* completed: used entries given to the guest */
     uint64_t resubmitted;   /* given to a back-end again, after a crash */
-    uint64_t bytes;         /* of buffers in completed chains, both directions */
+    uint64_t bytes;         /* of buffers in completed chains, both directions; of a chain whose
+                               descriptors nobody has looked into: what the back-end wrote */
     uint64_t guest_kicks;   /* received */
     uint64_t backend_kicks; /* sent */
     uint64_t backend_calls; /* received */
@@ -179,7 +188,22 @@ struct svq_relay_log {
  * -EBADMSG (the in-flight region makes no sense), -ENOMEM.
  */
 int svq_relay_new(const struct svq_relay_config *config, struct svq_relay **out);
+
+/**
+ * svq_relay_begin() - a relay that was made ahead, without an in-flight region, and has not moved
+ * anything, starts somewhere else: at config->base, or where the in-flight region says.
+ * @config: for the rest, what it was made with
+ *
+ * Return: as svq_relay_new(); after an error it can only be freed.
+ */
+int svq_relay_begin(struct svq_relay *relay, const struct svq_relay_config *config);
 void svq_relay_free(struct svq_relay *relay);
+
+/*
+ * Does the back-end read the guest's descriptor table, and not the shadow ring's? Both rings are
+ * split then, and of one size. Never changes; any thread may ask.
+ */
+bool svq_relay_shares(const struct svq_relay *relay);
 
 /**
  * svq_relay_poll() - one turn: completions to the guest, then new chains to the back-end, each at

@@ -21,6 +21,14 @@
 
 struct svq_backend;
 
+/* A ring that is to stop, and the answer. */
+struct svq_vring_stop {
+    unsigned index;
+    int call; /* what is completed after the answer is notified there; -1: to nobody */
+    bool answered;
+    uint32_t base;
+};
+
 /*
  * While the back-end is closed every call that would talk to it returns -ENOTCONN, without a word
  * in the log.
@@ -45,6 +53,12 @@ struct svq_backend_ops {
      */
     int (*another)(struct svq_backend *backend, struct svq_backend **out);
 
+    /*
+     * What is queued from now on may wait until push(), flush() or the next answer, to go out
+     * together. Fds must stay open until then. push() does not wait for acks.
+     */
+    void (*gather)(struct svq_backend *backend);
+    int (*push)(struct svq_backend *backend);
     int (*flush)(struct svq_backend *backend);
 
     int (*set_owner)(struct svq_backend *backend);
@@ -66,10 +80,12 @@ struct svq_backend_ops {
     int (*set_vring_addr)(struct svq_backend *backend, const struct svq_vu_vring_addr *addr);
     int (*set_vring_base)(struct svq_backend *backend, unsigned index, uint32_t base);
     /*
-     * Stops the ring and waits for the back-end's answer, which may come before it has completed
-     * everything. What it completes afterwards is notified to `call` (-1: to nobody).
+     * Stops the rings: asks all, then waits for all answers. One may come before its ring has
+     * completed everything. After an error those that are answered have stopped all the same;
+     * -EREMOTEIO, for something queued before: none was asked.
      */
-    int (*get_vring_base)(struct svq_backend *backend, unsigned index, int call, uint32_t *base);
+    int (*get_vring_bases)(struct svq_backend *backend, struct svq_vring_stop *stops,
+                           unsigned count);
     /* request: SVQ_VU_SET_VRING_KICK, _CALL or _ERR; fd -1: none. */
     int (*set_vring_fd)(struct svq_backend *backend, uint32_t request, unsigned index, int fd);
     int (*set_vring_enable)(struct svq_backend *backend, unsigned index, bool enable);
@@ -106,6 +122,18 @@ int svq_backend_new(const char *address, struct svq_backend **out);
 
 /* The same for a vhost-user back-end. @where: the address without its scheme */
 int svq_backend_vhost_user_new(const char *where, struct svq_backend **out);
+
+/* One ring's; *base is as it was after an error. */
+static inline int svq_backend_get_vring_base(struct svq_backend *backend, unsigned index, int call,
+                                             uint32_t *base)
+{
+    struct svq_vring_stop stop = {.index = index, .call = call};
+    int err = backend->ops->get_vring_bases(backend, &stop, 1);
+
+    if (stop.answered)
+        *base = stop.base;
+    return err;
+}
 
 static inline bool svq_backend_has(const struct svq_backend *backend, unsigned protocol_feature)
 {

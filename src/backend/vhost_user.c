@@ -15,12 +15,27 @@ static struct vhost_user *from_backend(struct svq_backend *backend)
     return (struct vhost_user *)backend;
 }
 
+static void vu_gather(struct svq_backend *backend)
+{
+    from_backend(backend)->gathering = true;
+}
+
+static int vu_push(struct svq_backend *backend)
+{
+    struct vhost_user *vu = from_backend(backend);
+
+    vu->gathering = false;
+    return vu_send_gathered(vu);
+}
+
 static int vu_flush(struct svq_backend *backend)
 {
     struct vhost_user *vu = from_backend(backend);
     uint64_t ignored;
-    int err = vu_take_acks(vu);
+    int err;
 
+    vu->gathering = false;
+    err = vu_take_acks(vu);
     if (err || !vu->unsynced)
         return err;
     return vu_get_u64(vu, SVQ_VU_GET_FEATURES, &ignored);
@@ -55,7 +70,10 @@ static void vu_close(struct svq_backend *backend)
     if (vu->fd >= 0)
         close(vu->fd);
     vu->fd = -1;
+    vu->gathering = false;
+    vu->gathered = 0;
     vu->pending = 0;
+    vu->have = 0;
     vu->unsynced = false;
     backend->features = 0;
     backend->protocol_features = 0;
@@ -290,58 +308,55 @@ static int vu_set_vring_fd(struct svq_backend *backend, uint32_t request, unsign
     return vu_queue(vu, &vu->out);
 }
 
-/* Send the request in vu->out and, in the same breath, SET_VRING_CALL. */
-static int vu_stop_and_call(struct vhost_user *vu, unsigned index, int call)
-{
-    struct svq_vu_message next;
-    int err;
-
-    if (call < 0)
-        return vu_send(vu, &vu->out);
-    svq_message_u64(&next, SVQ_VU_SET_VRING_CALL, index);
-    next.fds[0] = call;
-    next.fd_count = 1;
-    vu_expect_ack(vu, &next);
-    err = svq_conn_send_pair(vu->fd, &vu->out, &next, svq_deadline(vu->backend.message_timeout));
-    if (err)
-        svq_error(vu->backend.tag, "cannot send GET_VRING_BASE to the back-end: %s",
-                  strerror(-err));
-    return err;
-}
-
 /*
  * libvhost-user forgets the call fd when it answers GET_VRING_BASE, and gives up the connection
  * when a request that was in flight then wants to notify. So a call fd follows right behind, before
  * the back-end can get round to completing anything; its ack comes after the answer.
  */
-static int vu_get_vring_base(struct svq_backend *backend, unsigned index, int call, uint32_t *base)
+static int vu_stop_vring(struct vhost_user *vu, const struct svq_vring_stop *stop)
 {
+    int err;
+
+    svq_message_init(&vu->out, SVQ_VU_GET_VRING_BASE);
+    vu->out.payload.state = (struct svq_vu_vring_state){.index = stop->index};
+    vu->out.header.size = sizeof(vu->out.payload.state);
+    vu_expect_base(vu);
+    err = vu_send(vu, &vu->out);
+    if (err || stop->call < 0)
+        return err;
+    svq_message_u64(&vu->out, SVQ_VU_SET_VRING_CALL, stop->index);
+    vu->out.fds[0] = stop->call;
+    vu->out.fd_count = 1;
+    vu_expect_ack(vu, &vu->out);
+    return vu_send(vu, &vu->out);
+}
+
+static int vu_stop_vrings(struct vhost_user *vu, struct svq_vring_stop *stops, unsigned count)
+{
+    bool before = vu->gathering;
+    int err = 0;
+
+    vu->stop = stops;
+    vu->gathering = true;
+    for (unsigned i = 0; i < count && !err; i++)
+        err = vu_stop_vring(vu, &stops[i]);
+    vu->gathering = before;
+    if (!err)
+        err = vu_take_acks(vu);
+    /* The rings have stopped in any case: that one will not have its call fd is no failure. */
+    return err == -EREMOTEIO ? 0 : err;
+}
+
+static int vu_get_vring_bases(struct svq_backend *backend, struct svq_vring_stop *stops,
+                              unsigned count)
+{
+    const unsigned together = VU_MAX_PENDING / 2; /* each with a call fd */
     struct vhost_user *vu = from_backend(backend);
     int err = vu_take_acks(vu);
 
-    if (err)
-        return err;
-    svq_message_init(&vu->out, SVQ_VU_GET_VRING_BASE);
-    vu->out.payload.state = (struct svq_vu_vring_state){.index = index};
-    vu->out.header.size = sizeof(vu->out.payload.state);
-    err = vu_stop_and_call(vu, index, call);
-    if (!err)
-        err = vu_recv(vu, SVQ_VU_GET_VRING_BASE);
-    if (err)
-        return err;
-    if (vu->in.header.size != sizeof(vu->in.payload.state))
-        return vu_wrong_size(vu, SVQ_VU_GET_VRING_BASE);
-    svq_message_close_fds(&vu->in);
-    if (vu->in.payload.state.index != index) {
-        svq_error(backend->tag, "back-end answered GET_VRING_BASE of queue %u for queue %u", index,
-                  vu->in.payload.state.index);
-        return -EPROTO;
-    }
-    *base = vu->in.payload.state.num;
-    /* The ring has stopped in any case: that the back-end will not have the call fd is no failure.
-     */
-    err = vu_take_acks(vu);
-    return err == -EREMOTEIO ? 0 : err;
+    for (unsigned i = 0; i < count && !err; i += together)
+        err = vu_stop_vrings(vu, &stops[i], count - i < together ? count - i : together);
+    return err;
 }
 
 static int vu_set_vring_enable(struct svq_backend *backend, unsigned index, bool enable)
@@ -379,6 +394,8 @@ static const struct svq_backend_ops vhost_user_ops = {
     .fd = vu_fd,
     .wait_fd = vu_wait_fd,
     .another = vu_another,
+    .gather = vu_gather,
+    .push = vu_push,
     .flush = vu_flush,
     .set_owner = vu_set_owner,
     .reset = vu_reset,
@@ -394,7 +411,7 @@ static const struct svq_backend_ops vhost_user_ops = {
     .set_vring_num = vu_set_vring_num,
     .set_vring_addr = vu_set_vring_addr,
     .set_vring_base = vu_set_vring_base,
-    .get_vring_base = vu_get_vring_base,
+    .get_vring_bases = vu_get_vring_bases,
     .set_vring_fd = vu_set_vring_fd,
     .set_vring_enable = vu_set_vring_enable,
     .forward = vu_forward,

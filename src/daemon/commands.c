@@ -2,6 +2,7 @@
 #include "daemon/commands.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include <shadowvq/version.h>
@@ -187,6 +188,54 @@ static json_t *device_set_backend(const struct svq_command_context *context, jso
     return json_pack("{s:I}", "pause-microseconds", (json_int_t)microseconds);
 }
 
+/* Without a worker: any, as it is from the start. */
+static json_t *queue_set_worker(const struct svq_command_context *context, json_t *arguments,
+                                struct svq_failure *failure)
+{
+    const char *id = string_arg(arguments, "id");
+    const json_t *worker = json_object_get(arguments, "worker");
+    json_int_t queue = json_integer_value(json_object_get(arguments, "queue"));
+    json_int_t number = worker ? json_integer_value(worker) : -1;
+    struct svq_device *device = svq_registry_hold(context->registry, id);
+    int ret = 0;
+
+    if (!device)
+        return not_found(id, failure);
+    if (queue < 0 || queue > INT_MAX)
+        ret = -ENOENT;
+    else if ((worker && number < 0) || number > INT_MAX)
+        ret = -EINVAL;
+    else
+        ret = svq_device_set_worker(device, (unsigned)queue, (int)number);
+    svq_registry_release(context->registry, device);
+    if (ret == 0)
+        return json_object();
+    svq_fail(failure, "Can't move queue %lld of %s: %s", (long long)queue, id,
+             ret == -ENOENT   ? "there is no such queue now"
+             : ret == -EINVAL ? "there is no such worker; svqd starts as many as --workers says"
+                              : strerror(-ret));
+    return NULL;
+}
+
+static json_t *device_log(const struct svq_command_context *context, json_t *arguments,
+                          struct svq_failure *failure)
+{
+    const char *id = string_arg(arguments, "id");
+    bool enable = json_is_true(json_object_get(arguments, "enable"));
+    struct svq_device *device = svq_registry_hold(context->registry, id);
+    int ret;
+
+    if (!device)
+        return not_found(id, failure);
+    ret = svq_device_log(device, enable);
+    svq_registry_release(context->registry, device);
+    if (ret == 0)
+        return json_object();
+    svq_fail(failure, "Can't log %s: %s", id,
+             ret == -EAGAIN ? "Device is not started" : strerror(-ret));
+    return NULL;
+}
+
 static json_t *quit(const struct svq_command_context *context, json_t *arguments,
                     struct svq_failure *failure)
 {
@@ -207,6 +256,12 @@ static const struct svq_arg set_shadow_args[] = {
     {"id", SVQ_ARG_STRING, true}, {"shadow", SVQ_ARG_STRING, true}, {NULL, SVQ_ARG_STRING, false}};
 static const struct svq_arg set_backend_args[] = {
     {"id", SVQ_ARG_STRING, true}, {"backend", SVQ_ARG_STRING, true}, {NULL, SVQ_ARG_STRING, false}};
+static const struct svq_arg set_worker_args[] = {{"id", SVQ_ARG_STRING, true},
+                                                 {"queue", SVQ_ARG_INT, true},
+                                                 {"worker", SVQ_ARG_INT, false},
+                                                 {NULL, SVQ_ARG_STRING, false}};
+static const struct svq_arg log_args[] = {
+    {"id", SVQ_ARG_STRING, true}, {"enable", SVQ_ARG_BOOL, true}, {NULL, SVQ_ARG_STRING, false}};
 static const struct svq_arg enable_args[] = {
     {"name", SVQ_ARG_STRING, true}, {"enable", SVQ_ARG_BOOL, true}, {NULL, SVQ_ARG_STRING, false}};
 
@@ -221,7 +276,9 @@ static const struct command commands[] = {
     {"device-del", device_del, id_args},
     {"device-set-shadow", device_set_shadow, set_shadow_args},
     {"device-set-backend", device_set_backend, set_backend_args},
+    {"queue-set-worker", queue_set_worker, set_worker_args},
     {"x-vhost-enable-shadow-vq", enable_shadow_vq, enable_args},
+    {"x-device-log", device_log, log_args},
     {"quit", quit, no_args},
 };
 
@@ -255,6 +312,9 @@ static int check_type(const struct svq_arg *arg, const json_t *value, struct svq
         break;
     case SVQ_ARG_BOOL:
         expected = json_is_boolean(value) ? NULL : "boolean";
+        break;
+    case SVQ_ARG_INT:
+        expected = json_is_integer(value) ? NULL : "integer";
         break;
     case SVQ_ARG_ARRAY:
         expected = json_is_array(value) ? NULL : "array";

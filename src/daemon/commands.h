@@ -28,7 +28,7 @@ json_t *svq_command_run(const struct svq_command_context *context, const char *n
 json_t *svq_command_version(void);
 
 /* What a command expects as arguments. */
-enum svq_arg_type { SVQ_ARG_STRING, SVQ_ARG_BOOL, SVQ_ARG_ARRAY };
+enum svq_arg_type { SVQ_ARG_STRING, SVQ_ARG_BOOL, SVQ_ARG_INT, SVQ_ARG_ARRAY };
 
 struct svq_arg {
     const char *name;

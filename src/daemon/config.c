@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/number.h"
+
 static int bad_type(const char *name, const char *expected, struct svq_failure *failure)
 {
     return svq_fail(failure, "'%s' must be %s", name, expected);
@@ -78,12 +80,36 @@ static int apply_workers(json_t *value, struct svq_options *options, struct svq_
 
 static int apply_poll_us(json_t *value, struct svq_options *options, struct svq_failure *failure)
 {
-    unsigned poll_us = 0;
-    int ret = get_number("poll-us", value, 0, SVQ_MAX_POLL_US, &poll_us, failure);
+    int poll_us;
 
-    if (ret == 0 && !(options->set & SVQ_SET_POLL_US))
+    if (!svq_poll_us_convert(value, &poll_us))
+        return bad_type("poll-us", SVQ_POLL_US_RANGE, failure);
+    if (!(options->set & SVQ_SET_POLL_US))
         options->poll_us = poll_us;
-    return ret;
+    return 0;
+}
+
+static int apply_worker_cpus(json_t *value, struct svq_options *options,
+                             struct svq_failure *failure)
+{
+    struct svq_cpu_list list;
+
+    if (!json_is_string(value) || !svq_cpu_list_parse(json_string_value(value), &list))
+        return bad_type("worker-cpus", "processors as a string, like \"1,4-7\"", failure);
+    if (!(options->set & SVQ_SET_CPUS))
+        options->worker_cpus = list;
+    return 0;
+}
+
+static int apply_huge_pages(json_t *value, struct svq_options *options, struct svq_failure *failure)
+{
+    enum svq_huge_pages pages;
+
+    if (!json_is_string(value) || !svq_huge_pages_parse(json_string_value(value), &pages))
+        return bad_type("huge-pages", "\"auto\", \"reserved\" or \"off\"", failure);
+    if (!(options->set & SVQ_SET_PAGES))
+        options->huge_pages = pages;
+    return 0;
 }
 
 static int apply_log_level(json_t *value, struct svq_options *options, struct svq_failure *failure)
@@ -101,9 +127,10 @@ static const struct member {
     const char *name;
     int (*apply)(json_t *value, struct svq_options *options, struct svq_failure *failure);
 } members[] = {
-    {"devices", apply_devices},     {"qmp", apply_qmp},
-    {"workers", apply_workers},     {"poll-us", apply_poll_us},
-    {"log-level", apply_log_level},
+    {"devices", apply_devices},       {"qmp", apply_qmp},
+    {"workers", apply_workers},       {"poll-us", apply_poll_us},
+    {"log-level", apply_log_level},   {"worker-cpus", apply_worker_cpus},
+    {"huge-pages", apply_huge_pages},
 };
 
 static const struct member *find_member(const char *name)
@@ -130,7 +157,9 @@ int svq_config_apply(json_t *root, struct svq_options *options, struct svq_failu
 
         if (!member) {
             svq_fail(failure, "'%s' is unexpected", name);
-            svq_fail_hint(failure, "Known are devices, qmp, workers, poll-us and log-level");
+            svq_fail_hint(
+                failure,
+                "Known are devices, qmp, workers, worker-cpus, poll-us, huge-pages and log-level");
             return -EINVAL;
         }
         ret = member->apply(value, options, failure);

@@ -5,7 +5,8 @@
  *   supervisor   starts everything, waits for a signal or QMP's quit, then ends the devices, the
  *                QMP server and the fault fiber, in this order: devices may fault and report until
  *                they are gone, and clients hear of it
- *   faults       runs the fault functions of queues that a worker has stopped
+ *   engine       runs the fault functions of queues that a worker has stopped; spreads queues over
+ *                workers
  *   qmp-*, ...   belong to the QMP server and to the devices
  *
  * The loop returns when the last of them has ended; only then are loop and engine freed.
@@ -27,6 +28,10 @@
 #include "daemon/sigbus.h"
 #include "engine/engine.h"
 #include "event/fiber.h"
+#include "mem/region_pages.h"
+
+/* Between looks at what each worker has to do. */
+#define SPREAD_PERIOD SVQ_SEC
 
 struct daemon {
     const struct svq_options *options;
@@ -35,10 +40,10 @@ struct daemon {
     struct svq_registry *registry;
     struct svq_qmp *qmp;
     struct svq_fiber *supervisor;
-    struct svq_fiber *faults; /* NULL: ended */
+    struct svq_fiber *engine_fiber; /* NULL: ended */
     int signal_fd;
     bool quit;
-    bool faults_stop;
+    bool engine_stop;
     int status;
 };
 
@@ -102,16 +107,21 @@ static void take_signal(struct daemon *daemon)
 
 /* ---- Fibers -------------------------------------------------------------------------------- */
 
-static void faults_fiber(void *arg)
+static void engine_fiber(void *arg)
 {
     struct daemon *daemon = arg;
     struct pollfd pfd = {.fd = svq_engine_fault_fd(daemon->engine), .events = POLLIN};
+    bool several = svq_engine_workers(daemon->engine) > 1;
 
-    while (!daemon->faults_stop) {
-        if (svq_fiber_poll(&pfd, 1, SVQ_FOREVER) > 0)
+    while (!daemon->engine_stop) {
+        int64_t look = several ? svq_deadline(SPREAD_PERIOD) : SVQ_FOREVER;
+
+        if (svq_fiber_poll(&pfd, 1, look) > 0)
             svq_engine_faults(daemon->engine);
+        else if (several)
+            svq_engine_spread(daemon->engine);
     }
-    daemon->faults = NULL;
+    daemon->engine_fiber = NULL;
     svq_fiber_wake(daemon->supervisor);
 }
 
@@ -151,7 +161,7 @@ static int start(struct daemon *daemon)
 {
     int ret;
 
-    ret = svq_fiber_spawn(daemon->loop, "faults", faults_fiber, daemon, &daemon->faults);
+    ret = svq_fiber_spawn(daemon->loop, "engine", engine_fiber, daemon, &daemon->engine_fiber);
     if (ret < 0) {
         svq_error(NULL, "can't start: %s", strerror(-ret));
         return ret;
@@ -177,9 +187,9 @@ static void stop(struct daemon *daemon)
     svq_registry_delete_all(daemon->registry);
     daemon->qmp = NULL;
     svq_qmp_stop(qmp);
-    daemon->faults_stop = true;
-    while (daemon->faults) {
-        svq_fiber_wake(daemon->faults);
+    daemon->engine_stop = true;
+    while (daemon->engine_fiber) {
+        svq_fiber_wake(daemon->engine_fiber);
         svq_fiber_poll(NULL, 0, SVQ_FOREVER);
     }
 }
@@ -209,6 +219,37 @@ static void supervisor_fiber(void *arg)
 
 /* ---- From start to end --------------------------------------------------------------------- */
 
+/* Shadow rings lie where the workers are, if that is one place. */
+static void set_region_policy(const struct svq_options *options)
+{
+    const struct svq_cpu_list *list = &options->worker_cpus;
+    unsigned used = list->count < options->workers ? list->count : options->workers;
+    const struct svq_region_policy policy = {
+        .huge_pages = options->huge_pages,
+        .node = svq_numa_node(SVQ_NUMA_SYSFS, list->cpus, used),
+    };
+
+    if (policy.node != SVQ_NUMA_ANY)
+        svq_info(NULL, "workers and shadow rings are on NUMA node %d", policy.node);
+    svq_region_pages_policy(&policy);
+}
+
+static int start_engine(struct daemon *daemon)
+{
+    const struct svq_options *options = daemon->options;
+    const struct svq_engine_config config = {.workers = options->workers,
+                                             .poll_us = options->poll_us,
+                                             .cpus = options->worker_cpus.cpus,
+                                             .cpu_count = options->worker_cpus.count};
+    int ret = svq_engine_new(&config, &daemon->engine);
+
+    /* Nothing else about workers can be invalid by now. */
+    if (ret == -EINVAL && config.cpu_count)
+        svq_error(NULL, "worker-cpus names a processor that is not there, or that svqd may not use "
+                        "(taskset -p, cpuset)");
+    return ret;
+}
+
 static int prepare(struct daemon *daemon)
 {
     struct svq_device_context context = {.event = on_event, .opaque = daemon};
@@ -217,10 +258,11 @@ static int prepare(struct daemon *daemon)
     daemon->signal_fd = open_signals();
     if (daemon->signal_fd < 0)
         return daemon->signal_fd;
+    set_region_policy(daemon->options);
     ret = svq_loop_new(&daemon->loop);
     if (ret < 0)
         return ret;
-    ret = svq_engine_new(daemon->options->workers, daemon->options->poll_us, &daemon->engine);
+    ret = start_engine(daemon);
     if (ret < 0)
         return ret;
     context.loop = daemon->loop;

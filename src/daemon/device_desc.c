@@ -11,6 +11,7 @@
 #include "daemon/names.h"
 #include "daemon/number.h"
 #include "daemon/ring_features.h"
+#include "engine/engine.h"
 
 enum key_type {
     KEY_STRING,  /* const char * */
@@ -19,6 +20,7 @@ enum key_type {
     KEY_PERIOD,  /* the same, or 0 */
     KEY_SWITCH,  /* bool */
     KEY_OFFER,   /* uint64_t, feature bits */
+    KEY_POLL,    /* int, microseconds or SVQ_POLL_ALWAYS */
 };
 
 struct key {
@@ -33,6 +35,7 @@ struct key {
 _Static_assert(sizeof(enum svq_shadow_policy) == sizeof(int), "enums are ints");
 _Static_assert(sizeof(enum svq_dirty_log_policy) == sizeof(int), "enums are ints");
 _Static_assert(sizeof(enum svq_ring_choice) == sizeof(int), "enums are ints");
+_Static_assert(sizeof(enum svq_descriptors) == sizeof(int), "enums are ints");
 
 #define MEMBER(m) offsetof(struct svq_device_config, m)
 
@@ -47,6 +50,8 @@ static const struct key keys[] = {
     {"message-timeout", KEY_TIMEOUT, false, MEMBER(message_timeout), NULL},
     {"drain-timeout", KEY_TIMEOUT, false, MEMBER(drain_timeout), NULL},
     {"reconnect", KEY_PERIOD, false, MEMBER(reconnect), NULL},
+    {"descriptors", KEY_WORD, false, MEMBER(descriptors), svq_descriptors_words},
+    {"poll-us", KEY_POLL, false, MEMBER(poll_us), NULL},
     {"keep-backend", KEY_SWITCH, false, MEMBER(keep_backend), svq_switch_words},
 };
 
@@ -159,6 +164,10 @@ static int set_key(const struct key *key, const json_t *value, enum svq_desc_sou
         return set_seconds(key, value, source, member, failure);
     case KEY_OFFER:
         return svq_ring_features_from_json(key->name, value, member, failure);
+    case KEY_POLL:
+        if (!svq_poll_us_convert(value, member))
+            return svq_fail(failure, "Parameter '%s' expects " SVQ_POLL_US_RANGE, key->name);
+        return 0;
     case KEY_STRING:
         break;
     }
@@ -221,6 +230,7 @@ int svq_device_desc_from_json(json_t *object, enum svq_desc_source source,
         .message_timeout = SVQ_DEFAULT_MESSAGE_TIMEOUT,
         .drain_timeout = SVQ_DEFAULT_DRAIN_TIMEOUT,
         .reconnect = SVQ_DEFAULT_RECONNECT,
+        .poll_us = SVQ_POLL_DEFAULT,
     };
     const char *why = "not a possible device";
     int ret;

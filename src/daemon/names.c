@@ -24,6 +24,12 @@ svq_word_list svq_ring_choice_words = {
     NULL,
 };
 
+svq_word_list svq_descriptors_words = {
+    [SVQ_DESCRIPTORS_SHARED] = "shared",
+    [SVQ_DESCRIPTORS_COPIED] = "copied",
+    NULL,
+};
+
 svq_word_list svq_ring_format_words = {
     [SVQ_RING_SPLIT] = "split",
     [SVQ_RING_PACKED] = "packed",

@@ -11,6 +11,7 @@ typedef const char *const svq_word_list[];
 extern svq_word_list svq_shadow_policy_words;    /* enum svq_shadow_policy */
 extern svq_word_list svq_dirty_log_policy_words; /* enum svq_dirty_log_policy */
 extern svq_word_list svq_ring_choice_words;      /* enum svq_ring_choice */
+extern svq_word_list svq_descriptors_words;      /* enum svq_descriptors */
 extern svq_word_list svq_ring_format_words;      /* enum svq_ring_format */
 extern svq_word_list svq_device_mode_words;      /* enum svq_device_mode */
 extern svq_word_list svq_logging_words;          /* enum svq_logging */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/engine.h"
+
 bool svq_number_parse(const char *text, uint64_t max, uint64_t *out)
 {
     uint64_t value = 0;
@@ -21,6 +23,32 @@ bool svq_number_parse(const char *text, uint64_t max, uint64_t *out)
     if (value > max)
         return false;
     *out = value;
+    return true;
+}
+
+bool svq_poll_us_parse(const char *text, int *out)
+{
+    uint64_t value;
+
+    if (strcmp(text, "always") == 0) {
+        *out = SVQ_POLL_ALWAYS;
+        return true;
+    }
+    if (!svq_number_parse(text, SVQ_MAX_POLL_US, &value))
+        return false;
+    *out = (int)value;
+    return true;
+}
+
+bool svq_poll_us_convert(const json_t *value, int *out)
+{
+    json_int_t number = json_integer_value(value);
+
+    if (json_is_string(value))
+        return svq_poll_us_parse(json_string_value(value), out);
+    if (!json_is_integer(value) || number < 0 || number > SVQ_MAX_POLL_US)
+        return false;
+    *out = (int)number;
     return true;
 }
 

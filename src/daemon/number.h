@@ -6,8 +6,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <jansson.h>
+
 /* Decimal digits, at most `max`. */
 bool svq_number_parse(const char *text, uint64_t max, uint64_t *out);
+
+/* Microseconds to poll for, or "always"; SVQ_POLL_US_RANGE says so in messages. */
+#define SVQ_MAX_POLL_US   1000000
+#define SVQ_POLL_US_RANGE "a number between 0 and 1000000, or always"
+
+bool svq_poll_us_parse(const char *text, int *out);
+/* A JSON number or such a text. */
+bool svq_poll_us_convert(const json_t *value, int *out);
 
 /* What a time may be, in seconds; SVQ_SECONDS_RANGE says so in messages. */
 #define SVQ_SECONDS_MIN   0.001

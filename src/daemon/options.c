@@ -15,6 +15,8 @@ enum {
     OPT_QMP,
     OPT_WORKERS,
     OPT_POLL_US,
+    OPT_WORKER_CPUS,
+    OPT_HUGE_PAGES,
     OPT_CONFIG,
     OPT_LOG_LEVEL,
 };
@@ -24,6 +26,8 @@ static const struct option long_options[] = {
     {"qmp", required_argument, NULL, OPT_QMP},
     {"workers", required_argument, NULL, OPT_WORKERS},
     {"poll-us", required_argument, NULL, OPT_POLL_US},
+    {"worker-cpus", required_argument, NULL, OPT_WORKER_CPUS},
+    {"huge-pages", required_argument, NULL, OPT_HUGE_PAGES},
     {"config", required_argument, NULL, OPT_CONFIG},
     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
     {"verbose", no_argument, NULL, 'v'},
@@ -69,12 +73,22 @@ const char *svq_options_help(void)
            "      reconnect=SECONDS         longest time between two attempts to reach a back-\n"
            "                                end that is gone, while the VMM stays connected\n"
            "                                (default 2); 0: it is disconnected as well\n"
+           "      descriptors=shared|copied copied: a shadowed back-end sees checked copies of\n"
+           "                                the guest's descriptors only; shared (default): the\n"
+           "                                guest's own, where both rings are split\n"
+           "      poll-us=US|always         for this device's queues instead of --poll-us\n"
            "      keep-backend=on|off       on: the back-end stays connected when the VMM\n"
            "                                leaves (default off)\n"
            "  --qmp PATH              serve QMP on this socket (svqctl connects to it)\n"
            "  --workers N             threads that move shadowed queues (default 1)\n"
-           "  --poll-us US            microseconds a worker polls an idle queue before it\n"
+           "  --poll-us US|always     microseconds a worker polls an idle queue before it\n"
            "                          sleeps (default 50)\n"
+           "  --worker-cpus LIST      processors that workers run on, one after the other,\n"
+           "                          e.g. 1,4-7 (default: any)\n"
+           "  --huge-pages auto|reserved|off\n"
+           "                          for shadow rings; auto (default): transparent ones,\n"
+           "                          where rings are large; reserved: of vm.nr_hugepages,\n"
+           "                          4 MiB or more for each device\n"
            "  --config FILE           read devices and settings from a JSON file\n"
            "  --log-level LEVEL       error, warning, info (default) or debug\n"
            "  -v, --verbose           the same as --log-level debug\n"
@@ -161,6 +175,44 @@ static int take_number(const char *name, const char *text, unsigned min, unsigne
     return 0;
 }
 
+static int take_poll_us(const char *text, struct svq_options *options, struct svq_failure *failure)
+{
+    if (!svq_poll_us_parse(text, &options->poll_us))
+        return svq_fail(failure, "--poll-us %s: expected " SVQ_POLL_US_RANGE, text);
+    return 0;
+}
+
+static int take_worker_cpus(const char *text, struct svq_options *options,
+                            struct svq_failure *failure)
+{
+    if (!svq_cpu_list_parse(text, &options->worker_cpus))
+        return svq_fail(failure, "--worker-cpus %s: expected processors, like 1,4-7", text);
+    options->set |= SVQ_SET_CPUS;
+    return 0;
+}
+
+bool svq_huge_pages_parse(const char *text, enum svq_huge_pages *out)
+{
+    static const char *const names[] = {"auto", "reserved", "off"};
+
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(names[i], text) == 0) {
+            *out = (enum svq_huge_pages)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static int take_huge_pages(const char *text, struct svq_options *options,
+                           struct svq_failure *failure)
+{
+    if (!svq_huge_pages_parse(text, &options->huge_pages))
+        return svq_fail(failure, "--huge-pages %s: expected auto, reserved or off", text);
+    options->set |= SVQ_SET_PAGES;
+    return 0;
+}
+
 static int take_qmp(const char *path, struct svq_options *options, struct svq_failure *failure)
 {
     if (path[0] == '\0')
@@ -201,7 +253,11 @@ static int take_option(int option, struct svq_options *options, const char **con
         return take_number("workers", optarg, 1, SVQ_MAX_WORKERS, &options->workers, failure);
     case OPT_POLL_US:
         options->set |= SVQ_SET_POLL_US;
-        return take_number("poll-us", optarg, 0, SVQ_MAX_POLL_US, &options->poll_us, failure);
+        return take_poll_us(optarg, options, failure);
+    case OPT_WORKER_CPUS:
+        return take_worker_cpus(optarg, options, failure);
+    case OPT_HUGE_PAGES:
+        return take_huge_pages(optarg, options, failure);
     case OPT_CONFIG:
         return take_config(optarg, config, failure);
     case OPT_LOG_LEVEL:

@@ -10,12 +10,13 @@
 #include <stddef.h>
 
 #include "base/log.h"
+#include "daemon/cpu_list.h"
 #include "daemon/device_desc.h"
+#include "mem/region_pages.h"
 
 #define SVQ_DEFAULT_WORKERS 1
 #define SVQ_DEFAULT_POLL_US 50
 #define SVQ_MAX_WORKERS     256
-#define SVQ_MAX_POLL_US     1000000
 
 enum svq_options_action { SVQ_ACTION_RUN, SVQ_ACTION_HELP, SVQ_ACTION_VERSION };
 
@@ -24,6 +25,8 @@ enum svq_options_action { SVQ_ACTION_RUN, SVQ_ACTION_HELP, SVQ_ACTION_VERSION };
 #define SVQ_SET_WORKERS   0x2u
 #define SVQ_SET_POLL_US   0x4u
 #define SVQ_SET_LOG_LEVEL 0x8u
+#define SVQ_SET_CPUS      0x10u
+#define SVQ_SET_PAGES     0x20u
 
 struct svq_options {
     enum svq_options_action action;
@@ -31,7 +34,9 @@ struct svq_options {
     size_t device_count;
     char *qmp; /* NULL: no QMP */
     unsigned workers;
-    unsigned poll_us;
+    int poll_us; /* or SVQ_POLL_ALWAYS */
+    struct svq_cpu_list worker_cpus;
+    enum svq_huge_pages huge_pages;
     enum svq_log_level log_level;
     unsigned set; /* SVQ_SET_* */
 };
@@ -53,6 +58,9 @@ int svq_options_parse(int argc, char **argv, struct svq_options *options,
 /* One more device; takes over *desc when it succeeds. Refuses a second one of that id or socket. */
 int svq_options_add_device(struct svq_options *options, struct svq_device_desc *desc,
                            struct svq_failure *failure);
+
+/* "auto", "reserved" or "off". Return: false when it is none of these. */
+bool svq_huge_pages_parse(const char *text, enum svq_huge_pages *out);
 
 /* The text of --help; static. */
 const char *svq_options_help(void);

@@ -7,6 +7,7 @@
 #include "base/feature_name.h"
 #include "daemon/names.h"
 #include "daemon/ring_features.h"
+#include "engine/engine.h"
 
 /* Feature words are strings: a JSON number does not hold 64 bits everywhere. */
 static json_t *feature_word(uint64_t word)
@@ -102,14 +103,17 @@ static json_t *ring_json(const struct svq_ring_info *info)
 /* "s*" and "o*" leave the member out when there is nothing. */
 static json_t *queue_json(const char *id, const struct svq_queue_info *info)
 {
+    enum svq_descriptors shares = info->shares ? SVQ_DESCRIPTORS_SHARED : SVQ_DESCRIPTORS_COPIED;
+
     /* clang-format off */
     return json_pack(
-        "{s:s, s:i, s:b, s:b, s:s, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:i, s:s*}",
+        "{s:s, s:i, s:b, s:b, s:s, s:s*, s:o, s:o, s:i, s:I, s:I, s:o, s:o, s:i, s:b, s:s*}",
         "device", id,
         "index", (int)info->index,
         "enabled", info->enabled,
         "started", info->started,
         "mode", info->shadow ? "shadow" : "pass-through",
+        "descriptors", info->shadow ? svq_descriptors_words[shares] : NULL,
         "guest", ring_json(&info->guest),
         "backend", ring_json(&info->backend),
         "in-flight", (int)info->in_flight,
@@ -118,6 +122,7 @@ static json_t *queue_json(const char *id, const struct svq_queue_info *info)
         "kicks", counters(info->guest_kicks, info->backend_kicks),
         "calls", counters(info->guest_calls, info->backend_calls),
         "worker", (int)info->worker,
+        "worker-pinned", info->pinned,
         "error", info->error);
     /* clang-format on */
 }
@@ -142,6 +147,13 @@ static json_t *last_switch(const struct svq_device_info *info)
         return NULL;
     return json_pack("{s:b, s:I}", "shadow", info->last_switch_shadow, "microseconds",
                      (json_int_t)info->last_switch_microseconds);
+}
+
+static json_t *poll_us(int us)
+{
+    if (us == SVQ_POLL_DEFAULT)
+        return NULL;
+    return us == SVQ_POLL_ALWAYS ? json_string("always") : json_integer(us);
 }
 
 static json_t *pass_through(const struct svq_device_info *info)
@@ -179,8 +191,8 @@ static json_t *device_json(const struct svq_device *device)
     /* A NULL behind "o" makes json_pack drop everything and return NULL. */
     /* clang-format off */
     return json_pack(
-        "{s:s, s:s, s:b, s:s, s:s, s:s, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I,"
-        " s:o*, s:s*, s:o}",
+        "{s:s, s:s, s:b, s:s, s:s, s:s, s:s, s:o, s:o, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o,"
+        " s:I, s:o*, s:s*, s:o, s:o*}",
         "id", info.id,
         "mode", svq_device_mode_words[info.mode],
         "started", info.mode != SVQ_MODE_STOPPED,
@@ -191,6 +203,7 @@ static json_t *device_json(const struct svq_device *device)
         "offer", svq_ring_features_json(info.offer),
         "reconnect", seconds_json(info.reconnect),
         "keep-backend", info.keep_backend,
+        "descriptors", svq_descriptors_words[info.descriptors],
         "pass-through", pass_through(&info),
         "crash-safe", crash_safe(&info),
         "frontend", frontend_json(&info),
@@ -201,7 +214,8 @@ static json_t *device_json(const struct svq_device *device)
         "switches", (json_int_t)info.switches,
         "last-switch", last_switch(&info),
         "last-error", info.last_error,
-        "queues", queues);
+        "queues", queues,
+        "poll-us", poll_us(info.poll_us));
     /* clang-format on */
 }
 

@@ -98,6 +98,25 @@ int svq_device_set_policy(struct svq_device *device, enum svq_shadow_policy poli
     return device_command(device, &command, cause);
 }
 
+int svq_device_set_worker(struct svq_device *device, unsigned index, int worker)
+{
+    struct svq_queue *queue = index < MAX_QUEUES ? device->s.queues[index] : NULL;
+    struct svq_lane *lane;
+    int err = 0;
+
+    if (!queue)
+        return -ENOENT;
+    if (worker >= (int)svq_engine_workers(device->context->engine))
+        return -EINVAL;
+    /* In a switch it may be just about to start. */
+    lane = queue->lane ? queue->lane : queue->spare;
+    if (lane)
+        err = svq_lane_pin(lane, worker);
+    if (!err)
+        queue->worker = worker;
+    return err;
+}
+
 /* ---- The fiber --------------------------------------------------------------------------------
  */
 
@@ -201,6 +220,8 @@ static int device_init(struct svq_device *device, const struct svq_device_config
     device->message_timeout = config->message_timeout;
     device->reconnect = config->reconnect;
     device->keep_backend = config->keep_backend;
+    device->descriptors = config->descriptors;
+    device->poll_us = config->poll_us;
     device->s.fd = device->s.log_fd = -1;
     if (!device->id || !device->frontend_address || !device->backend_address)
         return -ENOMEM;

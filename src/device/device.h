@@ -23,6 +23,8 @@ enum svq_shadow_policy { SVQ_SHADOW_AUTO, SVQ_SHADOW_ON, SVQ_SHADOW_OFF };
 enum svq_dirty_log_policy { SVQ_DIRTY_LOG_AUTO, SVQ_DIRTY_LOG_SHADOW, SVQ_DIRTY_LOG_BACKEND };
 /* The format of the back-end's rings; auto: the guest's where the back-end has it, else split. */
 enum svq_ring_choice { SVQ_RING_CHOICE_AUTO, SVQ_RING_CHOICE_SPLIT, SVQ_RING_CHOICE_PACKED };
+/* Whose descriptors a shadowed back-end reads: the guest's, or copies that were checked. */
+enum svq_descriptors { SVQ_DESCRIPTORS_SHARED, SVQ_DESCRIPTORS_COPIED };
 enum svq_device_mode { SVQ_MODE_STOPPED, SVQ_MODE_PASS_THROUGH, SVQ_MODE_SHADOW };
 /* Who writes the dirty log now. */
 enum svq_logging { SVQ_LOGGING_OFF, SVQ_LOGGING_SHADOW, SVQ_LOGGING_BACKEND };
@@ -41,6 +43,8 @@ struct svq_device_config {
     int64_t reconnect; /* nanoseconds between two attempts to reach a back-end that is gone, at
                           most; 0: the front-end goes with it */
     bool keep_backend; /* connected from one front-end to the next */
+    enum svq_descriptors descriptors;
+    int poll_us; /* microseconds to poll a shadowed queue without work for, or as in engine.h */
 };
 
 #define SVQ_DEFAULT_MESSAGE_TIMEOUT (INT64_C(10) * 1000000000)
@@ -136,6 +140,19 @@ int svq_device_set_policy(struct svq_device *device, enum svq_shadow_policy poli
 int svq_device_set_backend(struct svq_device *device, const char *address, uint64_t *microseconds,
                            const char **cause);
 
+/**
+ * svq_device_set_worker() - let that worker serve a queue whenever it is shadowed; -1: any.
+ * Return: 0, -ENOENT (no such queue), -EINVAL (no such worker), or -errno.
+ */
+int svq_device_set_worker(struct svq_device *device, unsigned queue, int worker);
+
+/**
+ * svq_device_log() - log what the shadow writes into a bitmap that nobody reads, to measure what a
+ * dirty log costs. Until the front-end leaves; a log of the front-end's goes first.
+ * Return: 0, -EAGAIN (there is no front-end with memory), or -errno.
+ */
+int svq_device_log(struct svq_device *device, bool enable);
+
 /* ---- What status shows -------------------------------------------------------------------- */
 
 /* The connection to the back-end. */
@@ -170,6 +187,8 @@ struct svq_device_info {
                                  twice; NULL: it could not */
     int64_t reconnect;        /* as configured */
     bool keep_backend;        /* likewise */
+    enum svq_descriptors descriptors;
+    int poll_us; /* likewise, or SVQ_POLL_DEFAULT, SVQ_POLL_ALWAYS */
     uint64_t features_backend;
     uint64_t features_offered;
     uint64_t features_acked;
@@ -202,6 +221,7 @@ struct svq_queue_info {
     bool enabled;
     bool started;
     bool shadow;
+    bool shares; /* shadow: its back-end reads the guest's descriptors */
     struct svq_ring_info guest;
     struct svq_ring_info backend;
     unsigned in_flight;
@@ -212,6 +232,7 @@ struct svq_queue_info {
     uint64_t backend_calls;
     uint64_t guest_calls;
     unsigned worker;
+    bool pinned;       /* to that worker */
     const char *error; /* NULL: none */
 };
 

@@ -10,6 +10,7 @@
 #include "device/internal.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 bool dirty_backend_logs(const struct svq_device *device)
@@ -35,9 +36,26 @@ bool dirty_possible(const struct svq_device *device)
     return device->dirty_log != SVQ_DIRTY_LOG_BACKEND && device->policy != SVQ_SHADOW_OFF;
 }
 
+/* The first guest-physical address that is nothing any more. */
+static uint64_t top_of_memory(const struct svq_map *map)
+{
+    uint64_t top = 0;
+
+    for (size_t i = 0; map && i < svq_map_count(map); i++) {
+        const struct svq_region *r = svq_map_region(map, i);
+
+        if (top < r->gpa + r->size)
+            top = r->gpa + r->size;
+    }
+    return top;
+}
+
 struct svq_log *dirty_relay_log(const struct svq_device *device)
 {
-    return device->s.logging ? device->s.log : NULL;
+    if (device->s.logging)
+        return device->s.log;
+    /* More memory than it was made for may have come. */
+    return device->s.trial_top == top_of_memory(device->s.map) ? device->s.trial_log : NULL;
 }
 
 static void tell_relays(struct svq_device *device)
@@ -214,8 +232,52 @@ int dirty_set_log_fd(struct svq_device *device, struct svq_vu_message *msg,
     return 0;
 }
 
+/* ---- For measurements ---------------------------------------------------------------------------
+ */
+
+static int make_trial_log(struct svq_device *device)
+{
+    uint64_t top = top_of_memory(device->s.map), size = top / (8 * SVQ_LOG_PAGE) + 1;
+    int fd = memfd_create("svq-trial-log", MFD_CLOEXEC);
+    int err = 0;
+
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, size) < 0)
+        err = -errno;
+    if (!err)
+        err = svq_log_new(fd, size, 0, &device->s.trial_log);
+    close(fd);
+    if (!err)
+        device->s.trial_top = top;
+    return err;
+}
+
+static void drop_trial_log(struct svq_device *device)
+{
+    struct svq_log *log = device->s.trial_log;
+
+    device->s.trial_log = NULL;
+    device->s.trial_top = 0;
+    tell_relays(device);
+    svq_log_unref(log);
+}
+
+int svq_device_log(struct svq_device *device, bool enable)
+{
+    int err;
+
+    if (device->s.fd < 0 || !device->s.map)
+        return -EAGAIN;
+    drop_trial_log(device);
+    err = enable ? make_trial_log(device) : 0;
+    tell_relays(device);
+    return err;
+}
+
 void dirty_end(struct svq_device *device)
 {
+    drop_trial_log(device);
     svq_log_unref(device->s.log);
     device->s.log = NULL;
     if (device->s.log_fd >= 0)

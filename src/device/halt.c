@@ -5,68 +5,39 @@
  * GET_VRING_BASE is meant to do that. Some back-ends (those built on libvhost-user) answer it
  * first, forget the call fd, complete what is in flight later, and give up the connection when they
  * cannot call then. So nothing should want to call: a relay asks the back-end not to; and from a
- * back-end that offers what libvhost-user offers, or that has been seen to be lazy, a direct ring's
- * kick is taken away first, so that it runs dry before it is stopped. Others keep theirs: crosvm's
- * devices and virtiofsd take no second kick for a running ring.
+ * back-end that is lazy like that, or expected to be, direct rings are run dry first (dry.c).
  *
  * How far a direct ring has been used can be read off a split one. It cannot off a packed one:
  * where a used element stands, nothing tells how many descriptors it stands for. There the answer
  * itself says it, in its upper half, and a back-end that has not completed everything is asked
- * again. The same is why a packed ring is not run dry; nor is any lazy back-end known that has
- * packed rings.
+ * again.
+ *
+ * All of a device's rings are stopped at the same time, step by step: the guest waits for the
+ * slowest step once, not for each ring's steps in turn. A back-end may be lost between any two
+ * answers. Then the rings that it has answered for have stopped, and the others have not.
  */
 #include "device/internal.h"
 
 #include <poll.h>
-#include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
-#define P(name) SVQ_BIT(SVQ_VU_PROTOCOL_F_##name)
-
-/*
- * libvhost-user offers all of these for every device with a configuration space, since QEMU 5.1.
- * The one that is built on it without (virtiofsd) has completed everything when it answers, and
- * aborts when a running ring is given a kick.
- */
-#define LIBVHOST_USER                                                            \
-    (P(MQ) | P(LOG_SHMFD) | P(REPLY_ACK) | P(BACKEND_REQ) | P(BACKEND_SEND_FD) | \
-     P(HOST_NOTIFIER) | P(CONFIGURE_MEM_SLOTS) | P(CONFIG))
+#include <sys/socket.h>
 
 /* How often to look for the last completions before sleeping between looks. */
 #define EAGER_LOOKS 100
 
-/* A ring without its kick is dry, unless one can tell, when nothing has completed for so long, ...
- */
-#define DRY_AFTER (20 * SVQ_MSEC)
-/* ... and is stopped as it is after this: the back-end may keep some until it is told to stop. */
-#define DRY_LIMIT (500 * SVQ_MSEC)
-
-static void hold(struct svq_relay *relay, void *arg)
-{
-    svq_relay_hold(relay, *(bool *)arg);
-}
-
-void wire_hold(struct svq_queue *queue, bool on)
-{
-    if (!queue->lane)
-        return;
-    svq_lane_call(queue->lane, hold, &on);
-    if (!on)
-        svq_lane_turn(queue->lane);
-}
-
-struct drain {
-    uint32_t base;
-    int result;
+/* A ring that is being stopped. */
+struct halt {
+    struct svq_queue *queue;
+    bool ready;    /* its relay, if it has one, takes nothing new from the guest */
+    bool hurry;    /* for the worker: do not wait for what the relay owes */
+    bool asking;   /* where it stopped */
+    bool answered; /* the back-end has stopped it ... */
+    uint32_t base; /* ... at this index; of a direct packed ring, what it answered last */
+    bool over;     /* drained, or given up for */
+    int result;    /* of the worker's look: svq_relay_drained() */
+    int err;
 };
 
-static void ask_drained(struct svq_relay *relay, void *arg)
-{
-    struct drain *drain = arg;
-
-    drain->result = svq_relay_drained(relay, drain->base);
-}
+#define for_each_halt(h, halts, count) for (struct halt *h = (halts); h < (halts) + (count); h++)
 
 /*
  * libvhost-user reads the index for its answer before it stops the queue's thread (virtiofsd),
@@ -91,31 +62,6 @@ static int packed_drained(struct svq_queue *queue, uint32_t base)
     return taken == used || (!used && !queue->device->link.wide_bases);
 }
 
-/*
- * Has the back-end completed all it took, as far as one can see from here? 1 yes, 0 no, -EPROTO:
- * its index is impossible.
- */
-static int drained(struct svq_queue *queue, uint32_t base)
-{
-    struct drain drain = {.base = base};
-    struct svq_vring guest;
-
-    if (queue->wire == WIRE_SHADOW) {
-        if (!queue->lane)
-            return 1;
-        svq_lane_turn(queue->lane);
-        if (queue->fault)
-            return 1;
-        svq_lane_call(queue->lane, ask_drained, &drain);
-        return drain.result;
-    }
-    if (queue_is_packed(queue))
-        return packed_drained(queue, base);
-    if (!queue_guest_ring(queue, queue->device->s.map, &guest))
-        return 1;
-    return (int16_t)(ring_used_index(&guest) - (uint16_t)(base - queue->skew)) >= 0;
-}
-
 /* Where a direct ring's next device goes on, now that it is drained. */
 static uint32_t next_index(struct svq_queue *queue, uint32_t base)
 {
@@ -126,8 +72,7 @@ static uint32_t next_index(struct svq_queue *queue, uint32_t base)
     return later_of(base, ring_used_index(&guest) + queue->skew);
 }
 
-/* Let others run, and look again soon. */
-static void pause_between_looks(unsigned looks)
+void halt_look_again(unsigned looks)
 {
     if (looks < EAGER_LOOKS)
         svq_fiber_poll(NULL, 0, svq_now());
@@ -150,17 +95,19 @@ static bool left(struct svq_device *device)
     return true;
 }
 
-/* GET_VRING_BASE: the ring stops, or, if it has, the back-end says how far it has come. */
-static int ask_base(struct svq_queue *queue, uint32_t *base)
+/* Nothing is due from the back-end. If it has spoken all the same, it is out of step. */
+static int check_silence(struct svq_device *device)
 {
-    struct svq_device *device = queue->device;
-    int call = queue->wire == WIRE_SHADOW ? queue->backend_call : queue->call;
-    int err =
-        device->link.backend->ops->get_vring_base(device->link.backend, queue->index, call, base);
+    const struct svq_backend *backend = device->link.backend;
+    struct pollfd fd = {.events = POLLIN};
+    char byte;
 
-    if (!err && device_backend_format(device) == SVQ_RING_PACKED && *base >> 16)
-        device->link.wide_bases = true;
-    return device_backend_did(device, err);
+    if (!link_up(device))
+        return 0;
+    fd.fd = backend->ops->fd(backend);
+    if (poll(&fd, 1, 0) <= 0 || recv(fd.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
+        return 0;
+    return device_backend_did(device, -EPROTO);
 }
 
 static void note_lazy(struct svq_device *device)
@@ -171,157 +118,298 @@ static void note_lazy(struct svq_device *device)
     device->link.lazy = true;
 }
 
-/* @base: what the back-end answered; of a direct packed ring, what it answered last */
-static int wait_drained(struct svq_queue *queue, uint32_t *base, int64_t deadline)
-{
-    for (unsigned looks = 0;; looks++) {
-        int result = drained(queue, *base), err;
-
-        if (result < 0)
-            wire_report_fault(queue, "backend", "its next index lies outside of what it was given");
-        if (result)
-            return 0;
-        if (left(queue->device))
-            return -ENOTCONN;
-        note_lazy(queue->device);
-        if (svq_now() >= deadline)
-            return -ETIMEDOUT;
-        pause_between_looks(looks);
-        if (queue->wire == WIRE_SHADOW || !queue_is_packed(queue))
-            continue;
-        err = ask_base(queue, base);
-        if (err)
-            return err;
-    }
-}
-
-/*
- * A back-end that waits for kicks asks for one at the next index that it will take: what lies
- * before that is in flight. One that does not wait leaves its event index anywhere.
+/* ---- Ready to stop ------------------------------------------------------------------------------
  */
-enum flight { FLIGHT_NONE, FLIGHT_SOME, FLIGHT_UNKNOWN };
-
-static enum flight in_flight(struct svq_queue *queue, const struct svq_vring *guest)
-{
-    size_t size = svq_vring_device_size(SVQ_RING_SPLIT, queue->num);
-    const uint16_t *event = (uint16_t *)((char *)guest->device + size) - 1;
-    uint16_t done = ring_used_index(guest) + queue->skew, taken, offered;
-
-    if (!device_acked(queue->device, SVQ_F_EVENT_IDX))
-        return FLIGHT_UNKNOWN;
-    taken = __atomic_load_n(event, __ATOMIC_ACQUIRE) - done;
-    offered = ring_avail_index(guest) - done;
-    if (taken > offered)
-        return FLIGHT_UNKNOWN;
-    return taken ? FLIGHT_SOME : FLIGHT_NONE;
-}
-
-/* Wait until a direct ring without a kick has completed what the back-end took. */
-static void wait_dry(struct svq_queue *queue, const struct svq_vring *guest, int64_t deadline)
-{
-    int64_t limit = svq_deadline(DRY_LIMIT), moved = svq_now();
-    uint16_t last = ring_used_index(guest);
-
-    if (limit > deadline)
-        limit = deadline;
-    for (unsigned looks = 0; svq_now() < limit; looks++) {
-        enum flight flight = in_flight(queue, guest);
-        uint16_t used = ring_used_index(guest);
-
-        if (flight == FLIGHT_NONE)
-            return;
-        if (used != last || flight == FLIGHT_SOME)
-            moved = svq_now();
-        last = used;
-        if (svq_now() - moved >= DRY_AFTER)
-            return;
-        pause_between_looks(looks);
-    }
-}
-
-/* Seen to be, or to be expected. */
-static bool is_lazy(const struct link *link)
-{
-    return link->lazy || (link->backend->protocol_features & LIBVHOST_USER) == LIBVHOST_USER;
-}
-
-static void run_dry(struct svq_queue *queue, int64_t deadline)
-{
-    struct svq_backend *backend = queue->device->link.backend;
-    struct svq_vring guest;
-    int silent, err;
-
-    if (!is_lazy(&queue->device->link) || queue_is_packed(queue) ||
-        !queue_guest_ring(queue, queue->device->s.map, &guest))
-        return;
-    silent = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (silent < 0)
-        return;
-    err = backend->ops->set_vring_fd(backend, SVQ_VU_SET_VRING_KICK, queue->index, silent);
-    close(silent);
-    if (!err)
-        err = backend->ops->flush(backend);
-    if (!device_backend_did(queue->device, err))
-        wait_dry(queue, &guest, deadline);
-}
-
-static void ask_owes(struct svq_relay *relay, void *arg)
-{
-    *(bool *)arg = svq_relay_owes(relay);
-}
 
 /*
  * What a back-end was given again after another one's crash may have to be completed by it: it is
  * not stopped before it has had time for that.
  */
-static void let_catch_up(struct svq_queue *queue, int64_t deadline)
+static void hold_unless_owing(struct svq_relay *relay, void *arg)
 {
-    bool owes = true;
+    struct halt *h = arg;
 
-    for (unsigned looks = 0; queue->lane && !queue->fault && svq_now() < deadline; looks++) {
-        svq_lane_turn(queue->lane);
-        svq_lane_call(queue->lane, ask_owes, &owes);
-        if (!owes || left(queue->device))
-            return;
-        pause_between_looks(looks);
+    h->ready = h->hurry || !svq_relay_owes(relay);
+    if (h->ready)
+        svq_relay_hold(relay, true);
+}
+
+/* Return: have all relays stopped taking from the guest? */
+static bool hold_relays(struct halt *halts, unsigned count, bool hurry)
+{
+    struct svq_lane_call calls[MAX_QUEUES];
+    unsigned n = 0;
+
+    for_each_halt(h, halts, count) {
+        h->ready |= h->queue->wire != WIRE_SHADOW || !h->queue->lane;
+        h->hurry = hurry || h->queue->fault;
+        if (!h->ready)
+            calls[n++] = (struct svq_lane_call){h->queue->lane, true, hold_unless_owing, h};
+    }
+    svq_lanes_call(calls, n);
+    for_each_halt(h, halts, count)
+        if (!h->ready)
+            return false;
+    return true;
+}
+
+static void catch_up(struct svq_device *device, struct halt *halts, unsigned count,
+                     int64_t deadline)
+{
+    bool hurry = svq_now() >= deadline;
+
+    for (unsigned looks = 0; !hold_relays(halts, count, hurry); looks++) {
+        halt_look_again(looks);
+        hurry = svq_now() >= deadline || left(device);
     }
 }
 
-int wire_halt(struct svq_queue *queue, int64_t deadline)
+static void unhold(struct svq_relay *relay, void *arg)
 {
-    uint32_t base;
+    (void)arg;
+    svq_relay_hold(relay, false);
+}
+
+void wire_unhold(struct svq_queue *queue)
+{
+    if (!queue->lane)
+        return;
+    svq_lane_call(queue->lane, unhold, NULL);
+    svq_lane_turn(queue->lane);
+}
+
+static void run_dry(struct svq_device *device, struct halt *halts, unsigned count, int64_t deadline)
+{
+    struct svq_queue *queues[MAX_QUEUES];
+    unsigned n = 0;
+
+    for_each_halt(h, halts, count)
+        if (dry_needed(h->queue))
+            queues[n++] = h->queue;
+    dry_run(device, queues, n, deadline);
+}
+
+/* ---- Stopped ------------------------------------------------------------------------------------
+ */
+
+/*
+ * GET_VRING_BASE of those that are `asking`: they stop, or, if they have, the back-end says how far
+ * it has come.
+ */
+static int ask_bases(struct svq_device *device, struct halt *halts, unsigned count)
+{
+    struct svq_backend *backend = device->link.backend;
+    struct svq_vring_stop stops[MAX_QUEUES], *stop = stops;
     int err;
 
+    for_each_halt(h, halts, count)
+        if (h->asking)
+            *stop++ = (struct svq_vring_stop){
+                .index = h->queue->index,
+                .call = h->queue->wire == WIRE_SHADOW ? h->queue->backend_call : h->queue->call,
+            };
+    err = backend->ops->get_vring_bases(backend, stops, stop - stops);
+    stop = stops;
+    for_each_halt(h, halts, count) {
+        if (!h->asking)
+            continue;
+        if (stop->answered) {
+            h->answered = true;
+            h->base = stop->base;
+            if (device_backend_format(device) == SVQ_RING_PACKED && h->base >> 16)
+                device->link.wide_bases = true;
+        }
+        stop++;
+    }
+    return device_backend_did(device, err);
+}
+
+static int stop_all(struct svq_device *device, struct halt *halts, unsigned count)
+{
+    int err;
+
+    for_each_halt(h, halts, count)
+        h->asking = true;
+    err = ask_bases(device, halts, count);
+    for_each_halt(h, halts, count) {
+        struct svq_queue *queue = h->queue;
+
+        if (h->answered) {
+            queue->handed = false;
+            queue->halted = queue->wire == WIRE_SHADOW;
+            queue->owing = queue->wire == WIRE_DIRECT;
+        } else {
+            h->over = true;
+            h->err = err;
+            wire_unhold(queue);
+        }
+    }
+    return err;
+}
+
+/* ---- Drained ------------------------------------------------------------------------------------
+ */
+
+static void ask_drained(struct svq_relay *relay, void *arg)
+{
+    struct halt *h = arg;
+
+    h->result = svq_relay_drained(relay, h->base);
+}
+
+/* The same of a direct ring, as far as one can see from here. */
+static int direct_drained(struct svq_queue *queue, uint32_t base)
+{
+    struct svq_vring guest;
+
+    if (queue_is_packed(queue))
+        return packed_drained(queue, base);
+    if (!queue_guest_ring(queue, queue->device->s.map, &guest))
+        return 1;
+    return (int16_t)(ring_used_index(&guest) - (uint16_t)(base - queue->skew)) >= 0;
+}
+
+/* Has the back-end completed all it took? Return: how many rings of which it has not. */
+static unsigned look(struct halt *halts, unsigned count)
+{
+    struct svq_lane_call calls[MAX_QUEUES];
+    unsigned n = 0, open = 0;
+
+    for_each_halt(h, halts, count) {
+        if (h->over)
+            continue;
+        h->result = 1;
+        if (h->queue->wire == WIRE_DIRECT)
+            h->result = direct_drained(h->queue, h->base);
+        else if (h->queue->lane && !h->queue->fault)
+            calls[n++] = (struct svq_lane_call){h->queue->lane, true, ask_drained, h};
+    }
+    svq_lanes_call(calls, n);
+    for_each_halt(h, halts, count) {
+        if (!h->over && h->result < 0)
+            wire_report_fault(h->queue, "backend",
+                              "its next index lies outside of what it was given");
+        h->over |= h->result;
+        open += !h->over;
+    }
+    return open;
+}
+
+static void give_up(struct halt *halts, unsigned count, int err)
+{
+    for_each_halt(h, halts, count) {
+        if (!h->over)
+            h->err = err;
+        h->over = true;
+    }
+}
+
+/* A packed ring's back-end has to be asked how far it is. */
+static int ask_again(struct svq_device *device, struct halt *halts, unsigned count)
+{
+    bool any = false;
+
+    for_each_halt(h, halts, count) {
+        h->asking = !h->over && h->queue->wire == WIRE_DIRECT && queue_is_packed(h->queue);
+        any |= h->asking;
+    }
+    return any ? ask_bases(device, halts, count) : 0;
+}
+
+static void wait_drained(struct svq_device *device, struct halt *halts, unsigned count,
+                         int64_t deadline)
+{
+    for (unsigned looks = 0; look(halts, count); looks++) {
+        int err = left(device) ? -ENOTCONN : 0;
+
+        if (!err) {
+            note_lazy(device);
+            if (svq_now() >= deadline)
+                err = -ETIMEDOUT;
+        }
+        if (!err) {
+            halt_look_again(looks);
+            err = ask_again(device, halts, count);
+        }
+        if (err)
+            give_up(halts, count, err);
+    }
+}
+
+/* ---- All of it ----------------------------------------------------------------------------------
+ */
+
+static void note_stopped(struct halt *h)
+{
+    struct svq_queue *queue = h->queue;
+
+    if (queue->wire == WIRE_SHADOW) {
+        queue->halted_at = h->base;
+        return;
+    }
+    queue->owing = h->err;
+    queue->base = next_index(queue, h->base);
+    queue->has_base = true;
+    queue->wire = WIRE_NONE;
+    queue->absorbed = true;
+}
+
+/* Return: the back-end's error, or that of a ring that was not drained. */
+static int halt(struct svq_device *device, struct halt *halts, unsigned count, int64_t deadline)
+{
+    int err;
+
+    if (!count)
+        return 0;
+    run_dry(device, halts, count, deadline);
+    catch_up(device, halts, count, deadline);
+    err = stop_all(device, halts, count);
+    wait_drained(device, halts, count, deadline);
+    if (!err)
+        err = check_silence(device);
+    for_each_halt(h, halts, count) {
+        if (h->answered)
+            note_stopped(h);
+        if (!err || h->err == -ENOTCONN)
+            err = h->err;
+    }
+    return err;
+}
+
+/* Return: is there anything to wait for? */
+static bool begin(struct svq_queue *queue, struct halt *h)
+{
     if (!queue->handed) {
         /* It never started: the back-end has taken nothing of it. */
         queue->wire = WIRE_NONE;
         queue->absorbed = true;
-        return 0;
+        return false;
     }
-    if (queue->wire == WIRE_SHADOW) {
-        let_catch_up(queue, deadline);
-        wire_hold(queue, true);
-    } else {
-        run_dry(queue, deadline);
-    }
-    err = ask_base(queue, &base);
-    if (err) {
-        wire_hold(queue, false);
-        return err;
-    }
-    queue->handed = false;
-    if (queue->wire == WIRE_SHADOW) {
-        queue->halted = true;
-        err = wait_drained(queue, &base, deadline);
-        queue->halted_at = base;
-        return err;
-    }
-    queue->owing = true;
-    err = wait_drained(queue, &base, deadline);
-    queue->owing = err;
-    queue->base = next_index(queue, base);
-    queue->has_base = true;
-    queue->wire = WIRE_NONE;
-    queue->absorbed = true;
+    *h = (struct halt){.queue = queue};
+    return true;
+}
+
+int wire_halt(struct svq_queue *queue, int64_t deadline)
+{
+    struct halt h;
+
+    return begin(queue, &h) ? halt(queue->device, &h, 1, deadline) : 0;
+}
+
+int wire_halt_all(struct svq_device *device, int64_t deadline)
+{
+    struct halt halts[MAX_QUEUES];
+    unsigned count = 0;
+    int err;
+
+    for_each_queue(device, i, queue)
+        if (queue->wire != WIRE_NONE && begin(queue, &halts[count]))
+            count++;
+    err = halt(device, halts, count, deadline);
+    for_each_halt(h, halts, count)
+        if (h->err == -ETIMEDOUT && !device->s.over)
+            device_error(device,
+                         "queue %u: the back-end has not completed what it took within %.1f s",
+                         h->queue->index, (double)device->link.backend->drain_timeout / SVQ_SEC);
     return err;
 }

@@ -57,6 +57,8 @@ void svq_device_info(const struct svq_device *device, struct svq_device_info *in
         .crash_unsafe = unsafe(device),
         .reconnect = device->reconnect,
         .keep_backend = device->keep_backend,
+        .descriptors = device->descriptors,
+        .poll_us = device->poll_us,
         .features_backend = device->link.backend->features,
         .features_offered = s->features_offered,
         .features_acked = s->features_acked,
@@ -105,6 +107,7 @@ static void add_relay(const struct svq_queue *queue, struct svq_queue_info *info
         .has_index = true,
         .index = snapshot.state.backend,
     };
+    info->shares = svq_relay_shares(queue->relay);
     info->in_flight = snapshot.state.in_flight;
     info->chains += snapshot.stats.chains;
     info->bytes += snapshot.stats.bytes;
@@ -112,7 +115,8 @@ static void add_relay(const struct svq_queue *queue, struct svq_queue_info *info
     info->backend_kicks += snapshot.stats.backend_kicks;
     info->backend_calls += snapshot.stats.backend_calls;
     info->guest_calls += snapshot.stats.guest_calls;
-    info->worker = queue->lane ? svq_lane_worker(queue->lane) : 0;
+    if (queue->lane)
+        info->worker = svq_lane_worker(queue->lane);
 }
 
 /* A split ring says itself how far it has come. */
@@ -148,6 +152,8 @@ bool svq_device_queue_info(const struct svq_device *device, unsigned index,
         .enabled = queue->enabled,
         .started = queue->started,
         .shadow = queue->wire == WIRE_SHADOW,
+        .worker = queue->worker < 0 ? 0 : (unsigned)queue->worker,
+        .pinned = queue->worker >= 0,
         .error = queue->fault,
         .chains = queue->kept.chains,
         .bytes = queue->kept.bytes,

@@ -10,7 +10,9 @@
  *   memory.c    memory table, and the shadow rings' place in it
  *   queue.c     what the front-end says of each ring
  *   wire.c      a ring's connection to the back-end: direct, or through a relay
- *   halt.c      stopping a ring until nothing is in flight
+ *   ring_relay.c  its relay: made, told of changes, ended
+ *   halt.c      stopping rings until nothing is in flight
+ *   dry.c       before that, for back-ends that want nothing to be in flight
  *   shadow.c    the switch between the two
  *   link.c      the back-end's connection: made, lost, made again
  *   introduce.c what a back-end must be told that takes over
@@ -75,7 +77,10 @@ struct svq_queue {
 
     /* While wired through a relay. */
     struct svq_relay *relay;
-    struct svq_lane *lane;         /* NULL until the back-end has accepted the shadow ring */
+    struct svq_relay *ahead;       /* in a switch: made for it, not in use yet ... */
+    struct svq_relay *retired;     /* ... and no longer in use */
+    struct svq_lane *lane;         /* NULL until the back-end was told to start it */
+    struct svq_lane *spare;        /* in a switch: a lane that is ready, or has stopped */
     unsigned shadow_num;           /* entries of the shadow ring */
     struct svq_ring_place place;   /* where that is ... */
     struct svq_region_file *rings; /* ... in which memory */
@@ -84,6 +89,7 @@ struct svq_queue {
     int backend_kick;              /* ours; kept from the first relay to the end of the session */
     int backend_call;              /* likewise */
     const char *fault;             /* who broke the ring and how; cleared when the ring stops */
+    int worker;                    /* that it is pinned to; -1: none */
     struct svq_relay_stats kept;   /* of earlier relays of this session */
 };
 
@@ -173,6 +179,8 @@ struct svq_device {
     int64_t message_timeout;
     int64_t reconnect;
     bool keep_backend;
+    enum svq_descriptors descriptors;
+    int poll_us;
 
     struct svq_fiber *fiber;
     struct svq_frontend *frontend;
@@ -203,7 +211,9 @@ struct svq_device {
         struct inflight inflight;
 
         struct svq_log *log;
-        int log_fd; /* of that memory; -1: none */
+        struct svq_log *trial_log; /* nobody reads it; see svq_device_log() */
+        uint64_t trial_top;        /* guest memory ended there when it was made */
+        int log_fd;                /* of that memory; -1: none */
         struct svq_vu_log log_place;
         bool logging;     /* the front-end acked VHOST_F_LOG_ALL */
         bool log_backend; /* the back-end writes it */
@@ -439,54 +449,6 @@ void queue_stop(struct svq_queue *queue);
 void queue_abandon(struct svq_queue *queue);
 void queue_end(struct svq_queue *queue);
 
-/* ---- wire.c -----------------------------------------------------------------------------------
- */
-
-/* Describe the guest's ring to the back-end, from queue->base on. Queued; flush, then wire_start().
- */
-int wire_direct(struct svq_queue *queue);
-/* Make a relay and describe its shadow ring to the back-end. Likewise. */
-int wire_shadow(struct svq_queue *queue);
-/* The ring as described starts. Queued; flush, then wire_shadow_go() for a relay. */
-int wire_start(struct svq_queue *queue);
-int wire_shadow_go(struct svq_queue *queue);
-/* Wake both ends of a ring that has just been wired: neither may wait for the other. */
-void wire_wake(struct svq_queue *queue);
-void wire_call_guest(struct svq_queue *queue);
-/* A direct ring starts: remember how its two indices lie to each other. */
-void wire_note_start(struct svq_queue *queue);
-
-/* Describe a shadow ring that was halted, from where it stopped. Queued; flush, then wire_start().
- */
-int wire_resume(struct svq_queue *queue);
-/* A relay goes on with another back-end: describe its new ring to that. Likewise. */
-int wire_restart(struct svq_queue *queue);
-/* End a relay; queue->base is where the next device starts. The back-end no longer serves it. */
-void wire_dismantle(struct svq_queue *queue);
-/* Tell a relay what to log. */
-void wire_set_log(struct svq_queue *queue);
-/* Point a relay at its guest's ring after the memory map changed. */
-void wire_set_map(struct svq_queue *queue);
-/* The ring at queue->index is gone from the table. */
-void wire_break(struct svq_queue *queue, const char *reason);
-
-/* Say everywhere that a ring broke. @reason: static */
-void wire_report_fault(struct svq_queue *queue, const char *side, const char *reason);
-
-/* ---- halt.c -----------------------------------------------------------------------------------
- */
-
-/* A relay stops, or goes on, taking chains from the guest. */
-void wire_hold(struct svq_queue *queue, bool on);
-/**
- * wire_halt() - stop the back-end's side of a ring and wait until it has completed what it took.
- * A direct ring then has its next index in queue->base; a shadow ring keeps its relay.
- * @deadline: for the drain
- *
- * Return: 0; -ETIMEDOUT when the back-end stopped but did not complete; or the back-end's error.
- */
-int wire_halt(struct svq_queue *queue, int64_t deadline);
-
 /* ---- shadow.c ---------------------------------------------------------------------------------
  */
 
@@ -586,6 +548,8 @@ void inflight_end(struct svq_device *device);
 /* Give a new back-end its end of the channel, if the front-end has one. Queued. */
 int channel_introduce(struct svq_device *device);
 void channel_end(struct svq_device *device);
+
+#include "device/wire.h"
 
 #define for_each_queue(device, i, queue)      \
     for (unsigned i = 0; i < MAX_QUEUES; i++) \

@@ -60,6 +60,8 @@ const char *link_connect(struct svq_device *device)
             is_up(device);
             break;
         }
+        if (err == -EMFILE)
+            return "too many open files";
         if (!nobody_there(err))
             return "back-end is there but cannot be used";
         if (!told)

@@ -377,9 +377,18 @@ static int offer_rings_too(struct svq_device *device)
                               : send_table(device, device->s.map);
 }
 
+/* Where a ring can be that nobody uses: of a shadow ring, where it is. */
+static bool park_place(struct svq_queue *queue, struct svq_ring_place *place)
+{
+    *place = queue->place;
+    return queue->wire == WIRE_SHADOW ||
+           svq_region_file_place(queue->device->link.rings, queue->index,
+                                 device_backend_format(queue->device), queue->num, 0, place);
+}
+
 /*
  * libvhost-user looks for all rings that it was ever told of in every new table, stopped or not,
- * and gives up the connection when one is not there. Queued.
+ * and gives up the connection when one is not there, or a shared descriptor table. Queued.
  */
 static int park_rings(struct svq_device *device)
 {
@@ -387,14 +396,11 @@ static int park_rings(struct svq_device *device)
     struct link *link = &device->link;
 
     for_each_queue(device, i, queue) {
-        enum svq_ring_format format = device_backend_format(device);
         struct svq_vu_vring_addr addr = {.index = i};
         struct svq_ring_place place;
         int err;
 
-        /* A shadow ring is there already. */
-        if (queue->wire == WIRE_SHADOW || !queue->has_addr || !queue->num ||
-            !svq_region_file_place(link->rings, i, format, queue->num, 0, &place))
+        if (!queue->has_addr || !queue->num || !park_place(queue, &place))
             continue;
         addr.desc = link->rings_addr + place.desc;
         addr.avail = link->rings_addr + place.driver;

@@ -27,6 +27,7 @@ struct svq_queue *queue_get(struct svq_device *device, uint32_t index)
     queue->index = index;
     queue->kick = queue->call = queue->err = -1;
     queue->backend_kick = queue->backend_call = -1;
+    queue->worker = -1;
     device->s.queues[index] = queue;
     return queue;
 }
@@ -342,8 +343,8 @@ int queue_get_base(struct svq_device *device, struct svq_vu_message *msg,
             err = 0;
         }
     } else if (!queue->absorbed && !device->s.bound && link_up(device)) {
-        err = backend_of(queue)->ops->get_vring_base(backend_of(queue), queue->index, queue->call,
-                                                     &queue->base);
+        err =
+            svq_backend_get_vring_base(backend_of(queue), queue->index, queue->call, &queue->base);
         queue->has_base |= !err;
         device_backend_did(device, err);
     }

@@ -7,6 +7,7 @@
  * Until the rings have arrived the old one is kept: should the new one fail, they go back.
  */
 #include "device/internal.h"
+#include "event/prompt.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,12 +130,12 @@ static int hand_over(struct svq_device *device, struct link *fresh)
     int err;
 
     /* What the old one has not taken is in the guest's rings again. */
-    for_each_queue(device, i, queue)
-        wire_dismantle(queue);
+    wire_dismantle_all(device);
     device->link = *fresh;
     /* As in an outage: what fails is the newcomer's affair, until it serves. */
     device->outage.state = SVQ_LINK_LOST;
     err = recover_rings(device);
+    relay_drop_spares(device);
     if (err) {
         go_back(device, &old);
         return err;
@@ -164,27 +165,38 @@ static int prepare(struct svq_device *device, struct svq_backend *backend, struc
     return fail(device, cause, err, text);
 }
 
+/* The queues are with the new back-end from now on, or with the old one as before: *moved. */
+static int move(struct svq_device *device, struct command *command, struct link *fresh, bool *moved,
+                const char **cause)
+{
+    int64_t began = svq_now();
+    int err = shadow_pause(device);
+
+    if (err == -ETIMEDOUT)
+        return fail(device, cause, err,
+                    "the old back-end does not complete what it took; it goes on");
+    if (err)
+        return fail(device, cause, err, "the old back-end was lost meanwhile; try again");
+    *moved = true;
+    err = hand_over(device, fresh);
+    if (err)
+        return fail(device, cause, err, "the new back-end failed when the queues were started");
+    command->microseconds = (svq_now() - began) / SVQ_USEC;
+    return 0;
+}
+
 static int replace_serving(struct svq_device *device, struct command *command, const char **cause)
 {
     struct link fresh;
-    int64_t began;
+    bool moved = false;
     int err = prepare(device, command->backend, &fresh, cause);
 
     if (!err) {
-        began = svq_now();
-        err = shadow_pause(device);
-        if (err == -ETIMEDOUT)
-            fail(device, cause, err, "the old back-end does not complete what it took; it goes on");
-        else if (err)
-            fail(device, cause, err, "the old back-end was lost meanwhile; try again");
+        svq_prompt_hurry();
+        err = move(device, command, &fresh, &moved, cause);
+        svq_prompt_relax();
     }
-    if (!err) {
-        err = hand_over(device, &fresh);
-        if (err)
-            fail(device, cause, err, "the new back-end failed when the queues were started");
-        else
-            command->microseconds = (svq_now() - began) / SVQ_USEC;
-    } else {
+    if (!moved) {
         /* Its predecessor has lost its end of the channel to it. */
         if (link_up(device))
             device_told(device, channel_introduce(device));

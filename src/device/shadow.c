@@ -9,6 +9,7 @@
  * back to; then the rings stay as they are for its successor (recover.c).
  */
 #include "device/internal.h"
+#include "event/prompt.h"
 
 #define CAUSE_FAILED "Error enabling (see monitor)"
 
@@ -56,45 +57,63 @@ bool shadow_wanted(const struct svq_device *device)
     return device->policy == SVQ_SHADOW_ON;
 }
 
-/* ---- Steps
- * --------------------------------------------------------------------------------------- */
+/* ---- Steps --------------------------------------------------------------------------------------
+ */
 
 static int flush(struct svq_device *device)
 {
     return device_backend_did(device, device->link.backend->ops->flush(device->link.backend));
 }
 
+/* What is told from now on goes out together, with the next flush(). */
+static void gather(struct svq_device *device)
+{
+    device->link.backend->ops->gather(device->link.backend);
+}
+
+/* What was told before something failed goes out as well: its fds may be closed soon. */
+static int all_told(struct svq_device *device, int err)
+{
+    int sent = device_backend_did(device, device->link.backend->ops->push(device->link.backend));
+
+    return err ? err : sent;
+}
+
 /* Stop every ring that is with the back-end. */
 static int halt_all(struct svq_device *device)
 {
-    int64_t deadline = svq_deadline(device->link.backend->drain_timeout);
-
-    for_each_queue(device, i, queue) {
-        int err;
-
-        if (queue->wire == WIRE_NONE)
-            continue;
-        err = wire_halt(queue, deadline);
-        if (err == -ETIMEDOUT && !device->s.over)
-            device_error(device,
-                         "queue %u: the back-end has not completed what it took within "
-                         "%.1f s",
-                         queue->index, (double)device->link.backend->drain_timeout / SVQ_SEC);
-        if (err)
-            return err;
-    }
-    return 0;
+    return wire_halt_all(device, svq_deadline(device->link.backend->drain_timeout));
 }
 
 /* Start every ring that has been described to the back-end. */
 static int start_all(struct svq_device *device)
 {
-    int err = flush(device);
+    int err = flush(device), acked;
 
+    if (err)
+        return err;
+    gather(device);
     for_each_queue(device, i, queue)
         if (queue->wire != WIRE_NONE && !queue->handed && !err)
             err = wire_start(queue);
-    return err ? err : flush(device);
+    err = all_told(device, err);
+    if (err)
+        return err;
+    /* Relays get under way while the back-end does. */
+    err = wire_shadow_go_all(device);
+    acked = flush(device);
+    return err ? err : acked;
+}
+
+static int describe_all(struct svq_device *device)
+{
+    int err = 0;
+
+    gather(device);
+    for_each_queue(device, i, queue)
+        if (queue->wire == WIRE_NONE && queue_runs(queue) && !err)
+            err = device->s.shadow ? wire_shadow(queue) : wire_direct(queue);
+    return all_told(device, err);
 }
 
 /* Connect every ring that runs in the mode that the device has now. */
@@ -102,15 +121,9 @@ int shadow_wire_all(struct svq_device *device)
 {
     int err = shadow_device_wired(device) ? 0 : inflight_tell(device);
 
-    for_each_queue(device, i, queue)
-        if (queue->wire == WIRE_NONE && queue_runs(queue) && !err)
-            err = device->s.shadow ? wire_shadow(queue) : wire_direct(queue);
     if (!err)
-        err = start_all(device);
-    for_each_queue(device, i, queue)
-        if (queue->relay && !queue->lane && !err)
-            err = wire_shadow_go(queue);
-    return err;
+        err = describe_all(device);
+    return err ? err : start_all(device);
 }
 
 void shadow_wake_all(struct svq_device *device)
@@ -160,21 +173,6 @@ static void go_back(struct svq_device *device, bool shadow)
         device->s.over = "back-end refused to go back to the old mode";
 }
 
-static int switch_on(struct svq_device *device)
-{
-    int err = shadow_pause(device);
-
-    if (err)
-        return err;
-    device->s.shadow = true;
-    err = shadow_wire_all(device);
-    if (err)
-        go_back(device, false);
-    else
-        shadow_wake_all(device);
-    return err;
-}
-
 /* Shadow rings that were halted go on; the others never stopped. */
 static void resume_all(struct svq_device *device)
 {
@@ -182,9 +180,11 @@ static void resume_all(struct svq_device *device)
 
     if (!can_undo(device))
         return;
+    gather(device);
     for_each_queue(device, i, queue)
         if (queue->halted && !err)
             err = wire_resume(queue);
+    err = all_told(device, err);
     if (!err)
         err = start_all(device);
     if (!err)
@@ -204,21 +204,34 @@ int shadow_pause(struct svq_device *device)
     return err;
 }
 
-static int switch_off(struct svq_device *device)
+/* The pause. */
+static int change_mode(struct svq_device *device, bool shadow)
 {
-    int err = shadow_pause(device);
+    int err;
 
-    if (err)
-        return err;
-    for_each_queue(device, i, queue)
-        wire_dismantle(queue);
-    device->s.shadow = false;
-    err = shadow_wire_all(device);
-    if (err)
-        go_back(device, true);
-    else
-        shadow_wake_all(device);
+    svq_prompt_hurry();
+    err = shadow_pause(device);
+    if (!err) {
+        if (!shadow)
+            wire_dismantle_all(device);
+        device->s.shadow = shadow;
+        err = shadow_wire_all(device);
+        if (err)
+            go_back(device, !shadow);
+        else
+            shadow_wake_all(device);
+    }
+    svq_prompt_relax();
     return err;
+}
+
+/* What can be made ready before the rings stop. */
+static void prepare_on(struct svq_device *device)
+{
+    for_each_queue(device, i, queue)
+        if (queue->wire == WIRE_DIRECT && queue_runs(queue))
+            relay_prepare(queue);
+    wire_shadow_prepare_all(device);
 }
 
 int shadow_renew(struct svq_device *device)
@@ -268,21 +281,24 @@ int shadow_settle(struct svq_device *device, const char *reason, const char **ca
         device->s.shadow = want;
         return 0;
     }
-    err = want ? switch_on(device) : switch_off(device);
+    if (want)
+        prepare_on(device);
+    err = change_mode(device, want);
     if (err) {
         *cause = CAUSE_FAILED;
         device_error(device, "cannot switch the shadow %s%s", want ? "on" : "off",
                      can_undo(device) ? "; the device goes on as before" : "");
-        return err;
+    } else {
+        if (want)
+            dirty_close_gap(device);
+        report(device, began, reason);
     }
-    if (want)
-        dirty_close_gap(device);
-    report(device, began, reason);
-    return 0;
+    relay_drop_spares(device);
+    return err;
 }
 
-/* ---- Operators' commands
- * ------------------------------------------------------------------------- */
+/* ---- Operators' commands ------------------------------------------------------------------------
+ */
 
 int shadow_command(struct svq_device *device, struct command *command, const char **cause)
 {

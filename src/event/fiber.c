@@ -6,6 +6,7 @@
  * would.
  */
 #include "event/fiber.h"
+#include "event/prompt.h"
 #include "event/sanitizer.h"
 
 #include <errno.h>
@@ -130,10 +131,10 @@ static void enqueue(struct svq_fiber *fiber)
     loop->run_last = &fiber->next_run;
 }
 
-/* Milliseconds until somebody's deadline, rounded up; -1: nobody has one. */
-static int next_timeout(const struct svq_loop *loop, int64_t now)
+/* Until somebody's deadline; SVQ_FOREVER: nobody has one. */
+static int64_t time_left(const struct svq_loop *loop, int64_t now)
 {
-    int64_t first = SVQ_FOREVER, ms;
+    int64_t first = SVQ_FOREVER;
 
     if (loop->run_first)
         return 0;
@@ -141,11 +142,33 @@ static int next_timeout(const struct svq_loop *loop, int64_t now)
         if (f->parked && f->deadline < first)
             first = f->deadline;
     if (first == SVQ_FOREVER)
+        return first;
+    return first > now ? first - now : 0;
+}
+
+/* For epoll: milliseconds, rounded up; -1: for ever. */
+static int in_ms(int64_t left)
+{
+    int64_t ms = left / SVQ_MSEC + (left % SVQ_MSEC > 0);
+
+    if (left == SVQ_FOREVER)
         return -1;
-    if (first <= now)
-        return 0;
-    ms = (first - now + SVQ_MSEC - 1) / SVQ_MSEC;
     return ms > 3600 * 1000 ? 3600 * 1000 : ms;
+}
+
+/* Return: as epoll_wait(). */
+static int wait_for_events(struct svq_loop *loop, struct epoll_event *events)
+{
+    int64_t left = time_left(loop, svq_now());
+    struct timespec nap = {.tv_nsec = left};
+    struct pollfd p = {.fd = loop->epoll, .events = POLLIN};
+
+    if (!left || left >= SVQ_MSEC)
+        return epoll_wait(loop->epoll, events, EVENTS, in_ms(left));
+    /* epoll_wait() could not be told such a short time, and epoll_pwait2() is not everywhere. */
+    if (ppoll(&p, 1, &nap, NULL) < 0)
+        return -1;
+    return epoll_wait(loop->epoll, events, EVENTS, 0);
 }
 
 static void expire(struct svq_loop *loop)
@@ -204,8 +227,9 @@ int svq_loop_run(struct svq_loop *loop)
     struct epoll_event events[EVENTS];
 
     svq_stack_current(&loop->stack);
+    svq_prompt_start();
     while (loop->all && !atomic_load(&loop->quit)) {
-        int count = epoll_wait(loop->epoll, events, EVENTS, next_timeout(loop, svq_now()));
+        int count = wait_for_events(loop, events);
 
         if (count < 0 && errno != EINTR)
             return -errno;
@@ -341,6 +365,22 @@ int svq_fiber_poll(struct pollfd *fds, unsigned count, int64_t deadline)
         return 0;
     }
     return -ETIMEDOUT;
+}
+
+int svq_fiber_await(int fd, short events, int64_t deadline)
+{
+    struct pollfd p = {.fd = fd, .events = events};
+    struct svq_fiber *self = current;
+    int err;
+
+    if (svq_now() >= deadline)
+        return -ETIMEDOUT;
+    err = watch(self, &p, 1);
+    if (err)
+        return err;
+    park(self, deadline);
+    unwatch(self, &p, 1);
+    return 0;
 }
 
 void svq_fiber_sleep(int64_t ns)

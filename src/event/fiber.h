@@ -60,6 +60,14 @@ struct svq_fiber *svq_fiber_self(void);
  */
 int svq_fiber_poll(struct pollfd *fds, unsigned count, int64_t deadline);
 
+/**
+ * svq_fiber_await() - wait for one fd that has just been found not ready, with fewer system calls;
+ * it may return too early. Wakes are kept for the next poll.
+ *
+ * Return: 0: try again; -ETIMEDOUT; or epoll's error.
+ */
+int svq_fiber_await(int fd, short events, int64_t deadline);
+
 /* Wait, ignoring wakes (they are kept for the next poll). */
 void svq_fiber_sleep(int64_t ns);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "frontend/frontend.h"
+#include "base/log.h"
 #include "base/unix_socket.h"
 #include "event/fiber.h"
 #include "frontend/inherited.h"
@@ -15,6 +16,7 @@
 struct svq_frontend {
     struct svq_unix_listener listener; /* ours, or an inherited one (which has no path) */
     char *peer;                        /* where to connect instead; else NULL */
+    bool told;                         /* that somebody has to wait */
 };
 
 /* What follows the prefix, or NULL when the address has another. */
@@ -98,6 +100,17 @@ void svq_frontend_free(struct svq_frontend *frontend)
     free(frontend);
 }
 
+/* Somebody waits at the door, and cannot be let in. */
+static void tell_once(struct svq_frontend *frontend, int err)
+{
+    if (frontend->told)
+        return;
+    frontend->told = true;
+    svq_error(NULL, "a front-end at %s has to wait: %s%s",
+              frontend->listener.path ? frontend->listener.path : "an inherited socket",
+              strerror(-err), err == -EMFILE ? " (ulimit -n, or LimitNOFILE= of the service)" : "");
+}
+
 int svq_frontend_next(struct svq_frontend *frontend, struct pollfd *poll, int64_t *deadline)
 {
     int fd;
@@ -114,6 +127,9 @@ int svq_frontend_next(struct svq_frontend *frontend, struct pollfd *poll, int64_
             /* Out of fds or memory: waiting for POLLIN would spin. */
             *poll = (struct pollfd){.fd = -1};
             *deadline = svq_deadline(RETRY);
+            tell_once(frontend, fd);
+        } else if (fd >= 0) {
+            frontend->told = false;
         }
     }
     return fd < 0 ? -EAGAIN : fd;

@@ -1,20 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include <shadowvq/mem.h>
+#include "mem/log.h"
 
-#include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-struct svq_log {
-    _Atomic unsigned refs;
-    uint8_t *bits; /* first byte of the log, inside the mapping */
-    uint64_t size; /* bytes */
-    void *mapping;
-    size_t mapped;
-};
 
 int svq_log_new(int fd, uint64_t size, uint64_t offset, struct svq_log **out)
 {
@@ -66,37 +56,17 @@ void svq_log_unref(struct svq_log *log)
 
 bool svq_log_covers(const struct svq_log *log, uint64_t gpa, uint64_t len)
 {
-    uint64_t last;
-
-    if (!len)
-        return true;
-    if (__builtin_add_overflow(gpa, len - 1, &last))
-        return false;
-    return last / SVQ_LOG_PAGE / 8 < log->size;
+    return log_covers(log, gpa, len);
 }
 
 int svq_log_mark(struct svq_log *log, uint64_t gpa, uint64_t len)
 {
-    uint64_t page, last;
-
+    if (!log_covers(log, gpa, len))
+        return -ERANGE;
     if (!len)
         return 0;
-    if (!svq_log_covers(log, gpa, len))
-        return -ERANGE;
-    last = (gpa + len - 1) / SVQ_LOG_PAGE;
-    /*
-     * The front-end clears bits with an atomic exchange and then reads the pages. Most bits are set
-     * already, and looking is cheaper than a locked OR; but the look must not happen before our own
-     * stores to the page are visible. Pairs with that exchange: either we see its zero and set the
-     * bit again, or it comes after us and its reader sees the data.
-     */
+    /* Our own stores to the page before our look. Pairs with the front-end's exchange. */
     atomic_thread_fence(memory_order_seq_cst);
-    for (page = gpa / SVQ_LOG_PAGE; page <= last; page++) {
-        uint8_t *byte = &log->bits[page / 8];
-        uint8_t bit = 1u << (page % 8);
-
-        if (!(__atomic_load_n(byte, __ATOMIC_RELAXED) & bit))
-            __atomic_fetch_or(byte, bit, __ATOMIC_RELEASE);
-    }
+    log_set_bits(log, gpa, len);
     return 0;
 }

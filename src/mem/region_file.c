@@ -2,10 +2,7 @@
 #include "mem/region_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 /* Each part starts on cache lines of its own: the two ends write different parts. */
 #define PART_ALIGN UINT64_C(128)
@@ -58,26 +55,17 @@ int svq_region_file_new(unsigned rings, bool tables, struct svq_region_file **ou
 
     if (!file)
         return -ENOMEM;
+    err = svq_region_pages_new(file_size(rings, tables), &file->pages);
+    if (err) {
+        free(file);
+        return err;
+    }
     file->refs = 1;
-    file->size = file_size(rings, tables);
-    file->fd = memfd_create("shadowvq-rings", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (file->fd < 0 || ftruncate(file->fd, file->size) < 0)
-        goto fail;
-    /* The back-end must not be able to cut the file short under us. */
-    if (fcntl(file->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-        goto fail;
-    file->host =
-        mmap(NULL, file->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file->fd, 0);
-    if (file->host == MAP_FAILED)
-        goto fail;
+    file->fd = file->pages.fd;
+    file->host = file->pages.host;
+    file->size = file->pages.size;
     *out = file;
     return 0;
-fail:
-    err = -errno;
-    if (file->fd >= 0)
-        close(file->fd);
-    free(file);
-    return err;
 }
 
 struct svq_region_file *svq_region_file_ref(struct svq_region_file *file)
@@ -90,8 +78,7 @@ void svq_region_file_unref(struct svq_region_file *file)
 {
     if (!file || --file->refs)
         return;
-    munmap(file->host, file->size);
-    close(file->fd);
+    svq_region_pages_release(&file->pages);
     free(file);
 }
 
@@ -130,6 +117,31 @@ static bool find_room(const struct svq_region_file *file, uint64_t size, uint64_
     return true;
 }
 
+/* What all rings together take of [start, start + size). */
+static uint64_t taken(const struct svq_region_file *file, uint64_t start, uint64_t size)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < SVQ_REGION_RINGS; i++) {
+        const struct svq_region_span *span = &file->spans[i];
+        uint64_t from = span->offset > start ? span->offset : start;
+        uint64_t to = span->offset + span->size;
+
+        to = to < start + size ? to : start + size;
+        sum += to > from ? to - from : 0;
+    }
+    return sum;
+}
+
+/* The huge pages that a ring lies on may have become worth it. */
+static void use(const struct svq_region_file *file, const struct svq_region_span *span)
+{
+    uint64_t page = span->offset / SVQ_HUGE_PAGE * SVQ_HUGE_PAGE;
+
+    for (; page < span->offset + span->size; page += SVQ_HUGE_PAGE)
+        svq_region_pages_used(&file->pages, page, taken(file, page, SVQ_HUGE_PAGE));
+}
+
 bool svq_region_file_place(struct svq_region_file *file, unsigned ring, enum svq_ring_format format,
                            unsigned num, size_t tables, struct svq_ring_place *place)
 {
@@ -141,6 +153,7 @@ bool svq_region_file_place(struct svq_region_file *file, unsigned ring, enum svq
         if (!find_room(file, size, &span->offset))
             return false;
         span->size = size;
+        use(file, span);
     }
     place->desc = span->offset;
     place->driver = place->desc + part(svq_vring_desc_size(format, num));

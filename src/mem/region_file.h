@@ -6,7 +6,8 @@
  * appear when a ring is used, unless the back-end pins them: so the file is not made for the
  * largest rings that a device could have, but for many usual ones or a few large ones.
  *
- * Size and place are multiples of 2 MiB, because SPDK registers memory in such chunks.
+ * Size and place are multiples of 2 MiB, because SPDK registers memory in such chunks, and because
+ * the pages may be huge (region_pages.h).
  */
 #ifndef SVQ_MEM_REGION_FILE_H
 #define SVQ_MEM_REGION_FILE_H
@@ -16,7 +17,9 @@
 
 #include <shadowvq/relay.h>
 
-#define SVQ_REGION_ALIGN (UINT64_C(2) << 20)
+#include "mem/region_pages.h"
+
+#define SVQ_REGION_ALIGN SVQ_HUGE_PAGE
 
 /* A vring message's index has 8 bits. */
 #define SVQ_REGION_RINGS 256u
@@ -28,9 +31,10 @@ struct svq_region_span {
 
 struct svq_region_file {
     unsigned refs;
-    int fd;
+    int fd; /* of the pages, as the next two */
     uint8_t *host;
     uint64_t size;
+    struct svq_region_pages pages;
     struct svq_region_span spans[SVQ_REGION_RINGS];
 };
 

@@ -20,6 +20,8 @@
 
 #include <shadowvq/relay.h>
 
+#include "ring/specialised.h"
+
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rings are used without byte swapping");
 
 #define PACKED_DESC_F_NEXT     0x1u
@@ -37,11 +39,17 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rings are used without
 /* A wrap counter beside an offset: in event words and in bases. */
 #define PACKED_WRAP 0x8000u
 
+/* Two words: read and written as such. Whose it is, the second one says. */
 struct packed_desc {
     uint64_t addr;
-    uint32_t len;
-    uint16_t id;
-    uint16_t flags;
+    union {
+        struct {
+            uint32_t len;
+            uint16_t id;
+            uint16_t flags;
+        };
+        uint64_t rest;
+    };
 };
 
 /* An offset into the ring, in the lap that the wrap counter names. */
@@ -86,8 +94,7 @@ static inline void packed_init(struct packed_ring *r, const struct svq_vring *ri
 }
 
 /* count: at most num. */
-static inline void packed_advance(const struct packed_ring *r, struct packed_place *p,
-                                  unsigned count)
+SPECIALISED void packed_advance(const struct packed_ring *r, struct packed_place *p, unsigned count)
 {
     unsigned idx = p->idx + count;
 
@@ -96,6 +103,18 @@ static inline void packed_advance(const struct packed_ring *r, struct packed_pla
         p->wrap = !p->wrap;
     }
     p->idx = idx;
+}
+
+/* How far it is to the end of the ring: within that, going on is no more than adding to idx; */
+static inline unsigned packed_straight(const struct packed_ring *r, const struct packed_place *p)
+{
+    return r->num - p->idx;
+}
+
+/* afterwards the place may have to come round. */
+static inline void packed_come_round(const struct packed_ring *r, struct packed_place *p)
+{
+    packed_advance(r, p, 0);
 }
 
 static inline void packed_rewind(const struct packed_ring *r, struct packed_place *p,
@@ -127,15 +146,25 @@ static inline uint16_t packed_used_flags(bool wrap)
     return wrap ? PACKED_DESC_F_AVAIL | PACKED_DESC_F_USED : 0;
 }
 
-static inline void packed_begin(struct packed_ring *r, uint16_t idx, uint16_t flags)
+/* A descriptor's second word, of the batch under way. */
+SPECIALISED void packed_put_rest(struct packed_ring *r, uint16_t idx, uint32_t len, uint16_t id,
+                                 uint16_t flags)
 {
+    const struct packed_desc d = {.len = len, .id = id, .flags = flags};
+
+    if (r->batch) {
+        PACKED_STORE(r->desc[idx].rest, d.rest);
+        return;
+    }
+    PACKED_STORE(r->desc[idx].len, len);
+    PACKED_STORE(r->desc[idx].id, id);
     r->first = idx;
     r->first_flags = flags;
 }
 
 static inline void packed_end(struct packed_ring *r)
 {
-    /* Release: pairs with the other end's acquire of these flags; the batch comes before them. */
+    /* Release: pairs with the other end's acquire of the flags; the batch comes before them. */
     __atomic_store_n(&r->desc[r->first].flags, r->first_flags, __ATOMIC_RELEASE);
 }
 
@@ -205,30 +234,54 @@ static inline unsigned packed_device_room(const struct packed_ring *r)
     return r->num - packed_distance(r, r->used, r->avail);
 }
 
-/* One look at a shared descriptor; everything after that works on the copy. */
+/*
+ * One look at a shared descriptor; everything after that works on the copy. @flags: read before,
+ * and they count as they were then
+ */
+static inline struct packed_desc packed_read_rest(const struct packed_desc *shared, uint16_t flags)
+{
+    struct packed_desc d = {.addr = PACKED_LOAD(shared->addr), .rest = PACKED_LOAD(shared->rest)};
+
+    d.flags = flags;
+    return d;
+}
+
 static inline struct packed_desc packed_read_desc(const struct packed_desc *shared)
 {
-    return (struct packed_desc){
-        .addr = PACKED_LOAD(shared->addr),
-        .len = PACKED_LOAD(shared->len),
-        .id = PACKED_LOAD(shared->id),
-        .flags = PACKED_LOAD(shared->flags),
-    };
+    /* Acquire: pairs with the driver's release of the flags; all else comes before them. */
+    uint16_t flags = __atomic_load_n(&shared->flags, __ATOMIC_ACQUIRE);
+
+    return packed_read_rest(shared, flags);
+}
+
+/* The same of one that may not be available: then nothing else of it is looked at. */
+static inline bool packed_read_available(const struct packed_desc *shared, bool wrap,
+                                         struct packed_desc *d)
+{
+    /* Acquire: as above. */
+    uint16_t flags = __atomic_load_n(&shared->flags, __ATOMIC_ACQUIRE);
+
+    if (!packed_is_available(flags, wrap))
+        return false;
+    *d = packed_read_rest(shared, flags);
+    return true;
+}
+
+/* A chain of one descriptor is used, without going on to the next place. */
+static inline void packed_device_write(struct packed_ring *r, uint16_t id, uint32_t len)
+{
+    uint16_t flags = packed_used_flags(r->used.wrap) | (len ? PACKED_DESC_F_WRITE : 0);
+
+    packed_put_rest(r, r->used.idx, len, id, flags);
+    r->batch++;
 }
 
 /* A chain of so many descriptors is used; the driver sees it after packed_device_publish(). */
-static inline void packed_device_put(struct packed_ring *r, uint16_t id, uint32_t len,
-                                     unsigned descs)
+SPECIALISED void packed_device_put(struct packed_ring *r, uint16_t id, uint32_t len, unsigned descs)
 {
-    struct packed_desc *d = &r->desc[r->used.idx];
     uint16_t flags = packed_used_flags(r->used.wrap) | (len ? PACKED_DESC_F_WRITE : 0);
 
-    PACKED_STORE(d->len, len);
-    PACKED_STORE(d->id, id);
-    if (!r->batch)
-        packed_begin(r, r->used.idx, flags);
-    else
-        PACKED_STORE(d->flags, flags);
+    packed_put_rest(r, r->used.idx, len, id, flags);
     r->batch += descs;
     packed_advance(r, &r->used, descs);
 }
@@ -251,30 +304,45 @@ static inline void packed_device_ask(struct packed_ring *r, bool kick)
 
 /* ---- As the driver, towards a back-end ------------------------------------------------------- */
 
+static inline bool packed_is_used(uint16_t flags, bool wrap)
+{
+    return (flags & (PACKED_DESC_F_AVAIL | PACKED_DESC_F_USED)) == packed_used_flags(wrap);
+}
+
 /* Has the device used the next descriptor? */
 static inline bool packed_driver_waiting(const struct packed_ring *r)
 {
     /* Acquire: pairs with the device's release of the flags; id, len and data come before them. */
     uint16_t flags = __atomic_load_n(&r->desc[r->used.idx].flags, __ATOMIC_ACQUIRE);
 
-    return (flags & (PACKED_DESC_F_AVAIL | PACKED_DESC_F_USED)) == packed_used_flags(r->used.wrap);
+    return packed_is_used(flags, r->used.wrap);
+}
+
+/*
+ * Take the next descriptor, if the device has used it. Return: has it? Then with id and len in *d.
+ */
+static inline bool packed_driver_elem(const struct packed_ring *r, struct packed_desc *d)
+{
+    if (!packed_driver_waiting(r))
+        return false;
+    d->rest = PACKED_LOAD(r->desc[r->used.idx].rest);
+    return true;
+}
+
+/* Write the next descriptor, without going on to the one after it. */
+SPECIALISED void packed_driver_write(struct packed_ring *r, uint64_t addr, uint32_t len,
+                                     uint16_t id, uint16_t flags)
+{
+    PACKED_STORE(r->desc[r->avail.idx].addr, addr);
+    packed_put_rest(r, r->avail.idx, len, id, flags | packed_avail_flags(r->avail.wrap));
+    r->batch++;
 }
 
 /* Write the next descriptor; the device sees it after packed_driver_publish(). */
-static inline void packed_driver_put(struct packed_ring *r, uint64_t addr, uint32_t len,
-                                     uint16_t id, uint16_t flags)
+SPECIALISED void packed_driver_put(struct packed_ring *r, uint64_t addr, uint32_t len, uint16_t id,
+                                   uint16_t flags)
 {
-    struct packed_desc *d = &r->desc[r->avail.idx];
-
-    flags |= packed_avail_flags(r->avail.wrap);
-    PACKED_STORE(d->addr, addr);
-    PACKED_STORE(d->len, len);
-    PACKED_STORE(d->id, id);
-    if (!r->batch)
-        packed_begin(r, r->avail.idx, flags);
-    else
-        PACKED_STORE(d->flags, flags);
-    r->batch++;
+    packed_driver_write(r, addr, len, id, flags);
     packed_advance(r, &r->avail, 1);
 }
 

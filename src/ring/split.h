@@ -26,11 +26,17 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rings are used without
 #define SPLIT_AVAIL_F_NO_INTERRUPT 0x1u
 #define SPLIT_USED_F_NO_NOTIFY     0x1u
 
+/* Two words: read and written as such. */
 struct split_desc {
     uint64_t addr;
-    uint32_t len;
-    uint16_t flags;
-    uint16_t next;
+    union {
+        struct {
+            uint32_t len;
+            uint16_t flags;
+            uint16_t next;
+        };
+        uint64_t rest;
+    };
 };
 
 struct split_used_elem {
@@ -99,6 +105,12 @@ static inline bool split_event_passed(uint16_t event, uint16_t now, uint16_t old
     return (uint16_t)(now - event - 1) < (uint16_t)(now - old);
 }
 
+/* Where the used entry is that comes so many after the next one, for either end. */
+static inline struct split_used_elem *split_used_place(const struct split_ring *r, unsigned ahead)
+{
+    return &r->used->ring[(r->used_idx + ahead) & r->mask];
+}
+
 /* ---- As the device, towards a guest ---------------------------------------------------------- */
 
 /* How many chains wait; more than num means that the driver lies. */
@@ -117,12 +129,7 @@ static inline uint16_t split_device_head(const struct split_ring *r)
 /* One look at a shared descriptor; everything after that works on the copy. */
 static inline struct split_desc split_read_desc(const struct split_desc *shared)
 {
-    return (struct split_desc){
-        .addr = SPLIT_LOAD(shared->addr),
-        .len = SPLIT_LOAD(shared->len),
-        .flags = SPLIT_LOAD(shared->flags),
-        .next = SPLIT_LOAD(shared->next),
-    };
+    return (struct split_desc){.addr = SPLIT_LOAD(shared->addr), .rest = SPLIT_LOAD(shared->rest)};
 }
 
 /* Write a used entry; the driver sees it after split_device_publish(). */
@@ -182,12 +189,38 @@ static inline struct split_used_elem split_driver_elem(const struct split_ring *
     return (struct split_used_elem){SPLIT_LOAD(e->id), SPLIT_LOAD(e->len)};
 }
 
+/* Forget all flags but these. Of the word, since it is stored as one. */
+static inline void split_keep_flags(struct split_desc *d, uint16_t flags)
+{
+    const struct split_desc kept = {.len = UINT32_MAX, .flags = flags, .next = UINT16_MAX};
+
+    d->rest &= kept.rest;
+}
+
+/* The same, and another link. */
+static inline void split_relink(struct split_desc *d, uint16_t flags, uint16_t next)
+{
+    const struct split_desc kept = {.len = UINT32_MAX, .flags = flags};
+
+    d->rest = (d->rest & kept.rest) | (uint64_t)next << 48;
+}
+
+/*
+ * The same, and the link of another descriptor. Not by its 16 bits alone: where gcc runs out of
+ * registers it stores those and reads 64 back, which waits until the store has left the processor.
+ */
+static inline void split_link_as(struct split_desc *d, uint16_t flags,
+                                 const struct split_desc *other)
+{
+    const struct split_desc kept = {.len = UINT32_MAX, .flags = flags};
+
+    d->rest = (d->rest & kept.rest) | (other->rest & UINT64_C(0xffff) << 48);
+}
+
 static inline void split_write_desc(struct split_desc *shared, const struct split_desc *d)
 {
     SPLIT_STORE(shared->addr, d->addr);
-    SPLIT_STORE(shared->len, d->len);
-    SPLIT_STORE(shared->flags, d->flags);
-    SPLIT_STORE(shared->next, d->next);
+    SPLIT_STORE(shared->rest, d->rest);
 }
 
 /* Write an available entry; the device sees it after split_driver_publish(). */
@@ -195,6 +228,14 @@ static inline void split_driver_put(struct split_ring *r, uint16_t head)
 {
     SPLIT_STORE(r->avail->ring[r->avail_idx & r->mask], head);
     r->avail_idx++;
+}
+
+/* A chain of one descriptor. */
+static inline void split_driver_put_one(struct split_ring *r, uint16_t head,
+                                        const struct split_desc *d)
+{
+    split_write_desc(&r->desc[head], d);
+    split_driver_put(r, head);
 }
 
 static inline void split_driver_publish(struct split_ring *r)

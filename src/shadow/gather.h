@@ -26,18 +26,37 @@ struct draft {
     uint16_t slots;
     uint16_t guest_id;
     uint16_t guest_slots;
-    bool write_seen;
+    uint16_t flags; /* of the last descriptor */
+
+    /* What the table said when this began; in registers, as stores to slots cannot change it. */
+    struct near near;
+    struct split_desc *desc;
+    uint16_t free; /* pooled: they become the table's when the chain does */
+    uint16_t free_head;
 };
 
-/* Is the buffer in guest memory? Most lie in the region of the one before. */
-SPECIALISED bool gather_holds(struct svq_relay *relay, uint64_t addr, uint32_t len)
+SPECIALISED struct draft gather_begin(const struct inflight *t)
 {
-    const struct inflight *t = &relay->inflight;
-    uint64_t offset = addr - t->region_gpa;
+    return (struct draft){
+        .near = t->near, .desc = t->desc, .free = t->free, .free_head = t->free_head};
+}
 
-    if (!UNLIKELY(offset >= t->region_size || len > t->region_size - offset))
-        return true;
-    return relay_search(relay, addr, len);
+/* Most buffers lie in the region of the one before. */
+SPECIALISED bool gather_near(const struct near *near, uint64_t addr, uint32_t len)
+{
+    uint64_t left = near->end - addr; /* more than the size, unless it begins in there */
+
+    return !UNLIKELY(left > near->size) && !UNLIKELY(len > left);
+}
+
+/* Others are searched for. Return: is the buffer in guest memory? */
+SPECIALISED bool gather_far(struct svq_relay *relay, struct draft *draft, uint64_t addr,
+                            uint32_t len)
+{
+    if (!relay_search(relay, addr, len))
+        return false;
+    draft->near = relay->inflight.near;
+    return true;
 }
 
 /*
@@ -47,39 +66,44 @@ SPECIALISED bool gather_holds(struct svq_relay *relay, uint64_t addr, uint32_t l
 SPECIALISED const char *gather_check(struct svq_relay *relay, struct draft *draft, uint64_t addr,
                                      uint32_t len, uint16_t flags)
 {
-    if (flags & SPLIT_DESC_F_WRITE) {
-        draft->write_seen = true;
+    if (flags & SPLIT_DESC_F_WRITE)
         draft->writable += len;
-    } else if (UNLIKELY(draft->write_seen)) {
+    else if (UNLIKELY(draft->flags & SPLIT_DESC_F_WRITE))
         return "readable descriptor after a writable one";
-    }
+    draft->flags = flags;
     draft->bytes += len;
-    if (UNLIKELY(draft->bytes > UINT64_C(1) << 32))
-        return "chain of more than 2^32 bytes";
-    if (UNLIKELY(len && !gather_holds(relay, addr, len)))
+    if (UNLIKELY(!gather_near(&draft->near, addr, len)) && len &&
+        !gather_far(relay, draft, addr, len))
         return "buffer outside guest memory";
     return NULL;
+}
+
+/* All its buffers together. No sum of so few can have wrapped. */
+SPECIALISED const char *gather_check_sum(const struct draft *draft)
+{
+    return UNLIKELY(draft->bytes > UINT64_C(1) << 32) ? "chain of more than 2^32 bytes" : NULL;
 }
 
 /* Another slot for the chain, filled. mirrored: that of the guest's descriptor `at`. */
 SPECIALISED void gather_slot(struct inflight *t, const struct gather_plan plan, struct draft *draft,
                              const struct split_desc *d, uint16_t at)
 {
+    struct split_desc linked = *d;
     uint16_t slot = at;
 
     if (plan.mirrored) {
-        t->busy[slot] = true;
-        t->desc[slot] = *d;
+        t->chains[slot].busy = true;
     } else {
-        if (UNLIKELY(!t->free)) {
+        if (UNLIKELY(!draft->free)) {
             draft->lacking++;
             return;
         }
-        slot = inflight_get_slot(t);
-        t->desc[slot].addr = d->addr;
-        t->desc[slot].len = d->len;
-        t->desc[slot].flags = d->flags;
+        slot = draft->free_head;
+        draft->free_head = linked.next = draft->desc[slot].next; /* the link stays */
+        draft->free--;
     }
+    draft->desc[slot].addr = linked.addr;
+    draft->desc[slot].rest = linked.rest;
     if (!draft->slots++)
         draft->head = slot;
     draft->last = slot;
@@ -133,8 +157,7 @@ static inline struct split_desc gather_split_entry(const void *table, uint32_t i
 {
     struct table_entry e = gather_read_entry(table, i);
 
-    return (struct split_desc){
-        .addr = e.addr, .len = e.rest, .flags = e.rest >> 32, .next = e.rest >> 48};
+    return (struct split_desc){.addr = e.addr, .rest = e.rest};
 }
 
 /*
@@ -153,18 +176,20 @@ SPECIALISED bool gather_false_write(const void *table, const struct packed_desc 
 SPECIALISED struct split_desc gather_entry(const struct gather_plan plan, const void *table,
                                            uint32_t entries, uint32_t i)
 {
+    struct split_desc d;
+
     if (plan.guest_packed) {
         /* Section 2.8.7: their order is the table's, and only WRITE means anything. */
         struct packed_desc p = gather_packed_entry(table, i);
 
-        if (i == 0 && gather_false_write(table, &p, entries))
+        if (UNLIKELY(i == 0) && gather_false_write(table, &p, entries))
             p.flags &= ~PACKED_DESC_F_WRITE;
-        return (struct split_desc){
-            .addr = p.addr,
-            .len = p.len,
-            .flags = (p.flags & SPLIT_DESC_F_WRITE) | (i + 1 < entries ? SPLIT_DESC_F_NEXT : 0),
-            .next = i + 1,
-        };
+        p.flags &= SPLIT_DESC_F_WRITE;
+        if (i + 1 < entries)
+            p.flags |= SPLIT_DESC_F_NEXT;
+        d = split_from_packed(&p);
+        d.next = i + 1;
+        return d;
     }
     return gather_split_entry(table, i);
 }
@@ -196,12 +221,12 @@ SPECIALISED const char *gather_entries(struct svq_relay *relay, const struct gat
         if (UNLIKELY(fault))
             return fault;
         i = e.next;
-        e.flags &= SPLIT_DESC_F_WRITE | SPLIT_DESC_F_NEXT;
+        split_relink(&e, SPLIT_DESC_F_WRITE | SPLIT_DESC_F_NEXT, draft->table + 1);
         if (plan.tables == TABLES_FLATTEN) {
             gather_slot(t, plan, draft, &e, 0);
         } else {
-            e.next = draft->table + 1;
-            copy[draft->table++] = e;
+            copy[draft->table].addr = e.addr;
+            copy[draft->table++].rest = e.rest;
         }
     } while (e.flags & SPLIT_DESC_F_NEXT);
     return NULL;
@@ -227,7 +252,8 @@ SPECIALISED void gather_one_slot(struct inflight *t, const struct gather_plan pl
 {
     struct split_desc d = {.flags = SPLIT_DESC_F_INDIRECT};
 
-    inflight_unget_slots(t, draft->head, draft->slots);
+    draft->free += draft->slots;
+    draft->free_head = draft->head; /* their links still lead to the others */
     draft->slots = 0;
     gather_slot(t, plan, draft, &d, 0);
 }
@@ -239,8 +265,8 @@ SPECIALISED const char *gather_table(struct svq_relay *relay, const struct gathe
     struct inflight *t = &relay->inflight;
     uint32_t entries = d->len / TABLES_ENTRY;
     bool alone = draft->guest_slots == 1;
-    struct inflight_chain *chain;
     const void *shared = NULL;
+    struct split_desc *copy;
     const char *fault = gather_find_table(relay, plan, d, &shared);
 
     if (UNLIKELY(fault))
@@ -252,12 +278,12 @@ SPECIALISED const char *gather_table(struct svq_relay *relay, const struct gathe
         gather_slot(t, plan, draft, d, at);
     if (UNLIKELY(draft->lacking))
         return NULL; /* the private table belongs to the first slot: there may be none */
-    chain = &t->chains[draft->head];
-    if (UNLIKELY(!inflight_reserve(t, chain, entries + draft->slots)))
+    if (UNLIKELY(!inflight_reserve(t, draft->head, entries + draft->slots)))
         return "out of memory for an indirect table";
+    copy = t->rest[draft->head].table;
     if (plan.tables == TABLES_CONVERT && !alone)
-        gather_move_direct(t, draft, chain->table);
-    fault = gather_entries(relay, plan, draft, chain->table, shared, entries);
+        gather_move_direct(t, draft, copy);
+    fault = gather_entries(relay, plan, draft, copy, shared, entries);
     if (plan.tables == TABLES_CONVERT && !alone)
         gather_one_slot(t, plan, draft);
     return fault;
@@ -265,12 +291,12 @@ SPECIALISED const char *gather_table(struct svq_relay *relay, const struct gathe
 
 /* ---- Chains ------------------------------------------------------------------------------ */
 
-SPECIALISED const char *gather_split(struct svq_relay *relay, const struct gather_plan plan,
-                                     struct draft *draft)
+/* The chain that begins at descriptor `i`. */
+SPECIALISED const char *gather_split_from(struct svq_relay *relay, const struct gather_plan plan,
+                                          struct draft *draft, uint16_t i)
 {
     const struct split_ring *r = &relay->guest.split;
     struct inflight *t = &relay->inflight;
-    uint16_t i = split_device_head(r);
 
     draft->guest_id = i;
     if (UNLIKELY(i >= r->num))
@@ -279,7 +305,7 @@ SPECIALISED const char *gather_split(struct svq_relay *relay, const struct gathe
         const char *fault;
         struct split_desc d;
 
-        if (UNLIKELY(plan.mirrored ? t->busy[i] : draft->guest_slots == r->num))
+        if (UNLIKELY(plan.mirrored ? t->chains[i].busy : draft->guest_slots == r->num))
             return "descriptor is in flight already, or its chain loops";
         d = split_read_desc(&r->desc[i]);
         draft->guest_slots++;
@@ -288,7 +314,7 @@ SPECIALISED const char *gather_split(struct svq_relay *relay, const struct gathe
         fault = gather_check(relay, draft, d.addr, d.len, d.flags);
         if (UNLIKELY(fault))
             return fault;
-        d.flags &= SPLIT_DESC_F_WRITE | SPLIT_DESC_F_NEXT;
+        split_keep_flags(&d, SPLIT_DESC_F_WRITE | SPLIT_DESC_F_NEXT);
         gather_slot(t, plan, draft, &d, i);
         if (!(d.flags & SPLIT_DESC_F_NEXT))
             return NULL;
@@ -296,6 +322,12 @@ SPECIALISED const char *gather_split(struct svq_relay *relay, const struct gathe
             return "next descriptor is out of range";
         i = d.next;
     }
+}
+
+SPECIALISED const char *gather_split(struct svq_relay *relay, const struct gather_plan plan,
+                                     struct draft *draft)
+{
+    return gather_split_from(relay, plan, draft, split_device_head(&relay->guest.split));
 }
 
 SPECIALISED const char *gather_packed(struct svq_relay *relay, const struct gather_plan plan,
@@ -318,13 +350,13 @@ SPECIALISED const char *gather_packed(struct svq_relay *relay, const struct gath
         packed_advance(r, &at, 1);
         draft->guest_slots++;
         draft->guest_id = p.id; /* the last one's counts */
-        d = (struct split_desc){.addr = p.addr, .len = p.len, .flags = p.flags};
+        d = split_from_packed(&p);
         if (UNLIKELY(d.flags & PACKED_DESC_F_INDIRECT))
             return gather_table(relay, plan, draft, &d, 0);
         fault = gather_check(relay, draft, d.addr, d.len, d.flags);
         if (UNLIKELY(fault))
             return fault;
-        d.flags &= SPLIT_DESC_F_WRITE | SPLIT_DESC_F_NEXT;
+        split_keep_flags(&d, SPLIT_DESC_F_WRITE | SPLIT_DESC_F_NEXT);
         gather_slot(&relay->inflight, plan, draft, &d, 0);
     } while (d.flags & SPLIT_DESC_F_NEXT);
     return NULL;
@@ -336,12 +368,8 @@ SPECIALISED void gather_drop(struct inflight *t, const struct gather_plan plan,
 {
     uint16_t slot = draft->head;
 
-    if (!plan.mirrored) {
-        inflight_unget_slots(t, draft->head, draft->slots);
-        return;
-    }
-    for (unsigned n = draft->slots; n; n--) {
-        t->busy[slot] = false;
+    for (unsigned n = plan.mirrored ? draft->slots : 0; n; n--) {
+        t->chains[slot].busy = false;
         slot = t->desc[slot].next;
     }
 }
@@ -368,6 +396,19 @@ SPECIALISED bool gather_fits(struct inflight *t, const struct gather_plan plan,
     return true;
 }
 
+/* What only a chain of several descriptors has. */
+SPECIALISED void gather_rest(struct inflight *t, const struct draft *draft, uint32_t block)
+{
+    struct inflight_rest *rest = &t->rest[draft->head];
+
+    rest->bytes = draft->bytes;
+    rest->writable = draft->writable;
+    rest->table_len = draft->table;
+    rest->block = block;
+    rest->last = draft->last;
+    t->held += draft->table;
+}
+
 /**
  * gather() - take the guest's next chain, which must be there.
  *
@@ -377,8 +418,8 @@ SPECIALISED bool gather_fits(struct inflight *t, const struct gather_plan plan,
 SPECIALISED bool gather(struct svq_relay *relay, const struct gather_plan plan, uint16_t *head)
 {
     struct inflight *t = &relay->inflight;
-    struct draft draft = {0};
-    struct inflight_chain *chain;
+    struct draft draft = gather_begin(t);
+    bool plain;
     uint32_t block = TABLES_NONE;
     const char *fault;
 
@@ -386,6 +427,8 @@ SPECIALISED bool gather(struct svq_relay *relay, const struct gather_plan plan, 
         fault = gather_packed(relay, plan, &draft);
     else
         fault = gather_split(relay, plan, &draft);
+    if (!fault)
+        fault = gather_check_sum(&draft);
     if (UNLIKELY(fault || !gather_fits(t, plan, &draft, &block, &fault))) {
         gather_drop(t, plan, &draft);
         if (fault)
@@ -393,16 +436,19 @@ SPECIALISED bool gather(struct svq_relay *relay, const struct gather_plan plan, 
         return false;
     }
     t->need = 0;
-    chain = &t->chains[draft.head];
-    chain->bytes = draft.bytes;
-    chain->writable = draft.writable;
-    chain->table_len = draft.table;
-    chain->block = block;
-    chain->slots = draft.slots;
-    chain->last = draft.last;
-    chain->guest_id = draft.guest_id;
-    chain->guest_slots = draft.guest_slots;
-    inflight_add(t, draft.head);
+    if (!plan.mirrored) {
+        t->free = draft.free;
+        t->free_head = draft.free_head;
+    }
+    plain = draft.slots == 1 && !draft.table;
+    if (!plain)
+        gather_rest(t, &draft, block);
+    inflight_add(t, draft.head,
+                 (struct inflight_chain){.plain = plain,
+                                         .slots = draft.slots,
+                                         .guest_slots = draft.guest_slots,
+                                         .guest_id = draft.guest_id});
+    inflight_added(t, 1, draft.slots);
     if (plan.guest_packed)
         packed_advance(&relay->guest.packed, &relay->guest.packed.avail, draft.guest_slots);
     else

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mem/log.h"
+
 uint32_t inflight_longest(unsigned guest_num)
 {
     return guest_num + (guest_num > INFLIGHT_MIN_TABLE ? guest_num : INFLIGHT_MIN_TABLE);
@@ -20,14 +22,13 @@ static struct split_desc *new_desc(unsigned num)
     return desc;
 }
 
-static struct inflight_chain *new_chains(unsigned num)
+static struct inflight_rest *new_rest(unsigned num)
 {
-    struct inflight_chain *chains =
-        aligned_alloc(_Alignof(struct inflight_chain), num * sizeof(*chains));
+    struct inflight_rest *rest = aligned_alloc(_Alignof(struct inflight_rest), num * sizeof(*rest));
 
-    for (unsigned i = 0; chains && i < num; i++)
-        chains[i] = (struct inflight_chain){.block = TABLES_NONE};
-    return chains;
+    for (unsigned i = 0; rest && i < num; i++)
+        rest[i] = (struct inflight_rest){.block = TABLES_NONE};
+    return rest;
 }
 
 int inflight_init(struct inflight *t, const struct inflight_config *config)
@@ -44,10 +45,10 @@ int inflight_init(struct inflight *t, const struct inflight_config *config)
         .free_tail = num - 1,
     };
     t->desc = new_desc(num);
-    t->busy = calloc(num, sizeof(*t->busy));
-    t->chains = new_chains(num);
+    t->chains = calloc(num, sizeof(*t->chains));
+    t->rest = new_rest(num);
     t->order = calloc(num, sizeof(*t->order));
-    if (t->desc && t->busy && t->chains && t->order)
+    if (t->desc && t->chains && t->rest && t->order)
         err = tables_init(&t->tables, &config->area, config->table_entries);
     else
         err = -ENOMEM;
@@ -58,46 +59,46 @@ int inflight_init(struct inflight *t, const struct inflight_config *config)
 
 void inflight_fini(struct inflight *t)
 {
-    for (unsigned i = 0; t->chains && i < t->num; i++)
-        free(t->chains[i].table);
+    for (unsigned i = 0; t->rest && i < t->num; i++)
+        free(t->rest[i].table);
     free(t->desc);
-    free(t->busy);
     free(t->chains);
+    free(t->rest);
     free(t->order);
     tables_fini(&t->tables);
     *t = (struct inflight){0};
 }
 
-bool inflight_reserve(struct inflight *t, struct inflight_chain *chain, uint32_t entries)
+bool inflight_grow_table(struct inflight *t, uint16_t head, uint32_t entries)
 {
-    struct split_desc *grown;
+    struct inflight_rest *rest = &t->rest[head];
+    struct split_desc *grown = realloc(rest->table, entries * sizeof(*grown));
 
-    if (entries <= chain->table_room)
-        return true;
-    grown = realloc(chain->table, entries * sizeof(*grown));
     if (!grown)
         return false;
-    t->allocated += entries - chain->table_room;
-    chain->table = grown;
-    chain->table_room = entries;
+    t->allocated += entries - rest->table_room;
+    rest->table = grown;
+    rest->table_room = entries;
     return true;
 }
 
-void inflight_release_table(struct inflight *t, struct inflight_chain *chain)
+void inflight_release_table(struct inflight *t, uint16_t head)
 {
-    t->held -= chain->table_len;
-    chain->table_len = 0;
-    if (chain->block != TABLES_NONE) {
-        tables_put(&t->tables, chain->block);
-        chain->block = TABLES_NONE;
+    struct inflight_rest *rest = &t->rest[head];
+
+    t->held -= rest->table_len;
+    rest->table_len = 0;
+    if (rest->block != TABLES_NONE) {
+        tables_put(&t->tables, rest->block);
+        rest->block = TABLES_NONE;
         t->need_block = false;
     }
     /* Copies are kept for the next chain of this head, unless all heads together keep too much. */
     if (t->allocated > t->limit) {
-        t->allocated -= chain->table_room;
-        chain->table_room = 0;
-        free(chain->table);
-        chain->table = NULL;
+        t->allocated -= rest->table_room;
+        rest->table_room = 0;
+        free(rest->table);
+        rest->table = NULL;
     }
 }
 
@@ -131,9 +132,11 @@ struct inflight_span inflight_newest(const struct inflight *t, unsigned limit)
 }
 
 /* Of all chains in the present shadow ring, which one is it? A done one may be in none. */
-static uint64_t place_in_ring(const struct inflight *t, const struct inflight_chain *chain)
+static uint64_t place_in_ring(const struct inflight *t, uint16_t head)
 {
-    return chain->number < t->fresh ? chain->resent : t->resent + (chain->number - t->fresh);
+    uint64_t number = t->chains[head].number;
+
+    return number < t->fresh ? t->rest[head].resent : t->resent + (number - t->fresh);
 }
 
 struct inflight_span inflight_untaken(const struct inflight *t, bool in_slots, unsigned limit)
@@ -144,14 +147,16 @@ struct inflight_span inflight_untaken(const struct inflight *t, bool in_slots, u
 
     for (unsigned n = t->count; n && (in_slots ? span.slots : span.chains) < limit; n--) {
         const struct inflight_chain *chain;
+        uint16_t head;
 
         place = place ? place - 1 : t->num - 1;
-        chain = &t->chains[t->order[place]];
+        head = t->order[place];
+        chain = &t->chains[head];
         if (!chain->slots)
             break;
-        if (chain->number < t->fresh && chain->resent == INFLIGHT_NOT_RESENT)
+        if (chain->number < t->fresh && t->rest[head].resent == INFLIGHT_NOT_RESENT)
             continue;
-        if (chain->done || place_in_ring(t, chain) != next - 1 - span.chains)
+        if (chain->done || place_in_ring(t, head) != next - 1 - span.chains)
             break;
         add_to_span(&span, chain);
     }
@@ -172,18 +177,19 @@ uint16_t inflight_batch(const struct inflight *t, uint32_t head, uint16_t limit)
 
 static int log_writable(const struct split_desc *d, struct svq_log *log)
 {
-    return d->flags & SPLIT_DESC_F_WRITE ? svq_log_mark(log, d->addr, d->len) : 0;
+    return d->flags & SPLIT_DESC_F_WRITE ? log_mark_acquired(log, d->addr, d->len) : 0;
 }
 
 int inflight_log(const struct inflight *t, uint16_t head, struct svq_log *log)
 {
     const struct inflight_chain *chain = &t->chains[head];
     uint16_t slots = chain->slots, i = head;
-    const struct split_desc *e;
 
-    if (chain->table_len) {
+    if (!chain->plain && t->rest[head].table_len) {
+        const struct split_desc *table = t->rest[head].table, *e;
+
         slots--; /* the last slot only refers to the table */
-        for (e = chain->table;; e = &chain->table[e->next]) {
+        for (e = table;; e = &table[e->next]) {
             if (log_writable(e, log) < 0)
                 return -ERANGE;
             if (!(e->flags & SPLIT_DESC_F_NEXT))
@@ -211,6 +217,7 @@ struct renewal {
     uint16_t *order;
     struct split_desc *desc; /* pooled: what takes the place of the table's */
     struct inflight_chain *chains;
+    struct inflight_rest *rest;
 };
 
 static int by_number(const void *a, const void *b)
@@ -239,9 +246,10 @@ static bool renewal_init(const struct inflight *t, struct renewal *r)
     };
     if (!t->mirrored) {
         r->desc = new_desc(t->num);
-        r->chains = new_chains(t->num);
+        r->chains = calloc(t->num, sizeof(*r->chains));
+        r->rest = new_rest(t->num);
     }
-    return r->taken && r->order && (t->mirrored || (r->desc && r->chains));
+    return r->taken && r->order && (t->mirrored || (r->desc && r->chains && r->rest));
 }
 
 static void renewal_fini(struct renewal *r)
@@ -250,22 +258,23 @@ static void renewal_fini(struct renewal *r)
     free(r->order);
     free(r->desc);
     free(r->chains);
+    free(r->rest);
 }
 
 /* A chain to its new slots, from `at` on. */
 static void move_chain(struct inflight *t, struct renewal *r, uint16_t head, uint16_t at)
 {
-    struct inflight_chain *from = &t->chains[head], *to = &r->chains[at];
-    uint16_t slot = head;
+    uint16_t slot = head, last = at + t->chains[head].slots - 1;
 
-    *to = *from;
-    to->last = at + to->slots - 1;
-    for (unsigned i = at; i <= to->last; i++) {
+    r->chains[at] = t->chains[head];
+    r->rest[at] = t->rest[head];
+    r->rest[at].last = last;
+    for (unsigned i = at; i <= last; i++) {
         r->desc[i] = t->desc[slot];
         r->desc[i].next = i + 1;
         slot = t->desc[slot].next;
     }
-    from->table = NULL;
+    t->rest[head].table = NULL;
 }
 
 /* Private tables that nobody uses now stay for reuse, at whichever heads have none. */
@@ -274,12 +283,12 @@ static void move_spare_tables(struct inflight *t, struct renewal *r)
     unsigned to = 0;
 
     for (unsigned head = 0; head < t->num; head++) {
-        if (!t->chains[head].table)
+        if (!t->rest[head].table)
             continue;
         while (r->chains[to].slots)
             to++;
-        r->chains[to].table = t->chains[head].table;
-        r->chains[to].table_room = t->chains[head].table_room;
+        r->rest[to].table = t->rest[head].table;
+        r->rest[to].table_room = t->rest[head].table_room;
         to++;
     }
 }
@@ -288,6 +297,7 @@ static void renumber(struct inflight *t, struct renewal *r)
 {
     struct split_desc *desc = t->desc;
     struct inflight_chain *chains = t->chains;
+    struct inflight_rest *rest = t->rest;
     uint16_t at = 0;
 
     for (unsigned i = 0; i < t->count; i++) {
@@ -302,8 +312,10 @@ static void renumber(struct inflight *t, struct renewal *r)
     t->free_tail = t->num - 1;
     t->desc = r->desc;
     t->chains = r->chains;
+    t->rest = r->rest;
     r->desc = desc;
     r->chains = chains;
+    r->rest = rest;
 }
 
 int inflight_restart(struct inflight *t)
@@ -321,10 +333,10 @@ int inflight_restart(struct inflight *t)
     t->fresh = t->number;
     t->resent = 0;
     for (unsigned i = 0; i < t->count; i++) {
-        struct inflight_chain *chain = &t->chains[r.taken[i].head];
+        uint16_t head = r.taken[i].head;
 
-        r.order[i] = r.taken[i].head;
-        chain->resent = chain->done ? INFLIGHT_NOT_RESENT : t->resent++;
+        r.order[i] = head;
+        t->rest[head].resent = t->chains[head].done ? INFLIGHT_NOT_RESENT : t->resent++;
     }
     t->order = r.order;
     t->order_first = 0;

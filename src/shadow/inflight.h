@@ -18,6 +18,7 @@
 #ifndef SVQ_SHADOW_INFLIGHT_H
 #define SVQ_SHADOW_INFLIGHT_H
 
+#include "ring/specialised.h"
 #include "ring/split.h"
 #include "shadow/tables.h"
 
@@ -27,29 +28,48 @@
 /* Indirect entries in flight of one queue before it waits: 1 MiB of copies. */
 #define INFLIGHT_MIN_LIMIT 65536u
 
-/* inflight_chain.resent of a chain that is done, and so not in the present shadow ring. */
+/* inflight_rest.resent of a chain that is done, and so not in the present shadow ring. */
 #define INFLIGHT_NOT_RESENT UINT16_MAX
 
-/* A cache line each: cheap to index, and never two lines for one chain. */
+/*
+ * What every turn asks of a chain; with its descriptor's copy 32 bytes, so that a ring's worth of
+ * them stays in the caches. One descriptor and no table make a chain plain: then there is no more
+ * to know.
+ */
 struct inflight_chain {
-    _Alignas(64) struct split_desc *table; /* private copy of the indirect table; kept for reuse */
-    uint32_t table_room;                   /* entries that fit in `table` */
-    uint32_t table_len;   /* entries that this chain has there; 0: no indirect part */
-    uint64_t bytes;       /* of all buffers */
-    uint64_t writable;    /* of the device-writable ones */
-    uint64_t number;      /* of all chains taken: tells apart chains that had the same head */
-    uint32_t block;       /* where its converted table is; TABLES_NONE: it has none */
-    uint32_t len;         /* when done: what the back-end has written */
+    uint64_t busy : 1;    /* mirrored: the slot belongs to a chain in flight, be it its first */
+    uint64_t plain : 1;   /* in flight, and nothing of it is in inflight_rest */
+    uint64_t done : 1;    /* completed, and waits until the older ones are */
+    uint64_t unread : 1;  /* plain so far: nobody has looked into its descriptors; see unread.h */
+    uint64_t number : 60; /* of all chains taken: tells apart chains that had the same head */
     uint16_t slots;       /* 0: no chain in flight at this head */
-    uint16_t last;        /* pooled: the last of its slots */
-    uint16_t guest_id;    /* the guest's name of it: head, or buffer id */
     uint16_t guest_slots; /* descriptors that it has in the guest's ring */
-    uint16_t resent;      /* its place in the present shadow ring; see inflight_restart() */
-    uint16_t entry;       /* its place in the in-flight region */
-    bool done;            /* completed, and waits until the older ones are */
+    uint16_t guest_id;    /* the guest's name of it: head, or buffer id */
+    uint16_t entry;       /* packed guest: its place in the in-flight region */
 };
 
-static_assert(sizeof(struct inflight_chain) == 64, "a cache line");
+static_assert(sizeof(struct inflight_chain) == 16, "four in a cache line");
+
+/* The rest: of chains that are not plain, and for what is rare. Never two cache lines for one. */
+struct inflight_rest {
+    _Alignas(64) struct split_desc *table; /* private copy of the indirect table; kept for reuse */
+    uint32_t table_room;                   /* entries that fit in `table` */
+    uint32_t table_len; /* entries that this chain has there; 0: no indirect part */
+    uint64_t bytes;     /* of all buffers */
+    uint64_t writable;  /* of the device-writable ones */
+    uint32_t block;     /* where its converted table is; TABLES_NONE: it has none */
+    uint32_t len;       /* when done: what the back-end has written */
+    uint16_t last;      /* pooled: the last of its slots */
+    uint16_t resent;    /* its place in the present shadow ring, plain or not: inflight_restart() */
+};
+
+static_assert(sizeof(struct inflight_rest) == 64, "a cache line");
+
+/* A region of guest memory. */
+struct near {
+    uint64_t end;
+    uint64_t size;
+};
 
 struct inflight {
     /* Written once. */
@@ -64,23 +84,22 @@ struct inflight {
     uint16_t free;      /* pooled: free slots */
     uint16_t free_head; /* oldest and newest of them, linked by `next` */
     uint16_t free_tail;
-    unsigned hint;        /* svq_map_holds() memory */
-    uint64_t region_gpa;  /* the region that held the last buffer; */
-    uint64_t region_size; /* 0: none yet */
-    uint64_t number;      /* of the next chain */
-    uint64_t fixed;       /* a chain of a lower number cannot go back to the guest's ring */
-    uint64_t fresh;       /* one of a lower number was taken for an earlier shadow ring */
-    uint16_t resent;      /* how many of those this one began with */
-    uint32_t held;        /* indirect entries in flight */
-    uint64_t allocated;   /* room in all private tables, entries */
+    unsigned hint;      /* svq_map_holds() memory */
+    struct near near;   /* the region that held the last buffer; size 0: none yet */
+    uint64_t number;    /* of the next chain */
+    uint64_t fixed;     /* a chain of a lower number cannot go back to the guest's ring */
+    uint64_t fresh;     /* one of a lower number was taken for an earlier shadow ring */
+    uint16_t resent;    /* how many of those this one began with */
+    uint32_t held;      /* indirect entries in flight */
+    uint64_t allocated; /* room in all private tables, entries */
 
     /* What the next chain lacked; it is not looked at again before that is there. */
     uint32_t need;   /* free slots */
     bool need_block; /* a block of `tables` */
 
     struct split_desc *desc;       /* [num] private copies; free slots: links */
-    bool *busy;                    /* [num] mirrored: slot belongs to a chain in flight */
     struct inflight_chain *chains; /* [num] by first slot */
+    struct inflight_rest *rest;    /* [num] the same */
     uint16_t *order;               /* [num] heads as they were taken, a ring */
     uint16_t order_first;          /* its oldest entry; meaningful when chains complete in order */
     uint16_t order_next;
@@ -103,7 +122,7 @@ int inflight_init(struct inflight *t, const struct inflight_config *config);
 void inflight_fini(struct inflight *t);
 
 /* Make room for a private copy of an indirect table. false: out of memory. */
-bool inflight_reserve(struct inflight *t, struct inflight_chain *chain, uint32_t entries);
+bool inflight_grow_table(struct inflight *t, uint16_t head, uint32_t entries);
 
 /* A part of the chains in flight. */
 struct inflight_span {
@@ -155,13 +174,18 @@ static inline bool inflight_has_room(const struct inflight *t)
     return t->held < t->limit && t->need <= t->free && !t->need_block;
 }
 
+static inline bool inflight_reserve(struct inflight *t, uint16_t head, uint32_t entries)
+{
+    return entries <= t->rest[head].table_room || inflight_grow_table(t, head, entries);
+}
+
 /* Is there a chain of that name that the back-end may complete? */
 static inline bool inflight_outstanding(const struct inflight *t, uint32_t head)
 {
     return head < t->num && t->chains[head].slots && !t->chains[head].done;
 }
 
-static inline uint16_t inflight_step(const struct inflight *t, uint16_t position)
+SPECIALISED uint16_t inflight_step(const struct inflight *t, uint16_t position)
 {
     return position + 1 == t->num ? 0 : position + 1;
 }
@@ -172,26 +196,68 @@ static inline uint16_t inflight_oldest(const struct inflight *t)
     return t->order[t->order_first];
 }
 
-/* A chain whose slots and private copies are complete is in flight from now on. */
-static inline void inflight_add(struct inflight *t, uint16_t head)
+/* What the chain's buffers hold together. */
+static inline uint64_t inflight_bytes(const struct inflight *t, uint16_t head)
 {
-    struct inflight_chain *chain = &t->chains[head];
-
-    chain->number = t->number++;
-    chain->done = false;
-    t->held += chain->table_len;
-    t->order[t->order_next] = head;
-    t->order_next = inflight_step(t, t->order_next);
-    t->count++;
-    t->with++;
-    t->slots += chain->slots;
+    return t->chains[head].plain ? t->desc[head].len : t->rest[head].bytes;
 }
 
-/* The back-end has completed it. */
-static inline void inflight_returned(struct inflight *t, uint16_t head)
+/* Of that, what the device may write. */
+static inline uint64_t inflight_writable(const struct inflight *t, uint16_t head)
 {
-    t->with--;
-    t->slots -= t->chains[head].slots;
+    if (!t->chains[head].plain)
+        return t->rest[head].writable;
+    return t->desc[head].flags & SPLIT_DESC_F_WRITE ? t->desc[head].len : 0;
+}
+
+/* A chain whose slots and private copies are complete is in flight from now on, */
+SPECIALISED void inflight_add(struct inflight *t, uint16_t head, struct inflight_chain chain)
+{
+    chain.number = t->number++;
+    chain.busy = true;
+    t->chains[head] = chain;
+    t->order[t->order_next] = head;
+    t->order_next = inflight_step(t, t->order_next);
+}
+
+/* and so many, with so many slots, are counted. */
+SPECIALISED void inflight_added(struct inflight *t, unsigned chains, unsigned slots)
+{
+    t->count += chains;
+    t->with += chains;
+    t->slots += slots;
+}
+
+/* The back-end has completed so many, with so many slots. */
+SPECIALISED void inflight_returned(struct inflight *t, unsigned chains, unsigned slots)
+{
+    t->with -= chains;
+    t->slots -= slots;
+}
+
+/* A batch of plain chains, taken or returned, has gone through a copy of the table. */
+SPECIALISED void inflight_keep(struct inflight *t, const struct inflight *copy)
+{
+    t->count = copy->count;
+    t->with = copy->with;
+    t->slots = copy->slots;
+    t->free = copy->free;
+    t->free_head = copy->free_head;
+    t->free_tail = copy->free_tail;
+    t->number = copy->number;
+    t->order_first = copy->order_first;
+    t->order_next = copy->order_next;
+}
+
+/*
+ * A slot's copy. By words, as it is read again soon: what was stored in pieces would keep a load of
+ * the whole waiting.
+ */
+static inline void inflight_write_desc(struct inflight *t, uint16_t slot,
+                                       const struct split_desc *d)
+{
+    t->desc[slot].addr = d->addr;
+    t->desc[slot].rest = d->rest;
 }
 
 /* ---- Pooled slots ------------------------------------------------------------------------ */
@@ -206,17 +272,9 @@ static inline uint16_t inflight_get_slot(struct inflight *t)
     return slot;
 }
 
-/* Slots as they were got, from `first` on, become the next ones to get again. */
-static inline void inflight_unget_slots(struct inflight *t, uint16_t first, uint16_t count)
-{
-    if (count)
-        t->free_head = first; /* their links still lead to the others; the newest is the same */
-    t->free += count;
-}
-
 /* A chain's slots are the last ones to get again. */
-static inline void inflight_put_slots(struct inflight *t, uint16_t first, uint16_t last,
-                                      uint16_t count)
+SPECIALISED void inflight_put_slots(struct inflight *t, uint16_t first, uint16_t last,
+                                    uint16_t count)
 {
     if (t->free)
         t->desc[t->free_tail].next = first;
@@ -229,28 +287,45 @@ static inline void inflight_put_slots(struct inflight *t, uint16_t first, uint16
 /* ---- Release ----------------------------------------------------------------------------- */
 
 /* What a chain has beside its slots. */
-void inflight_release_table(struct inflight *t, struct inflight_chain *chain);
+void inflight_release_table(struct inflight *t, uint16_t head);
 
-/* The guest has the chain back: its slots are free again. mirrored: known at compile time. */
-static inline void inflight_release(struct inflight *t, uint16_t head, const bool mirrored)
+/* The guest has a plain chain back. mirrored: known at compile time. */
+SPECIALISED void inflight_release_plain(struct inflight *t, uint16_t head, const bool mirrored)
 {
-    struct inflight_chain *chain = &t->chains[head];
-
-    if (mirrored) {
-        uint16_t slot = head;
-
-        for (unsigned n = chain->slots; n; n--) {
-            t->busy[slot] = false;
-            slot = t->desc[slot].next;
-        }
-    } else {
-        inflight_put_slots(t, head, chain->last, chain->slots);
-    }
-    if (chain->table_len)
-        inflight_release_table(t, chain);
-    chain->slots = 0;
+    if (!mirrored)
+        inflight_put_slots(t, head, head, 1);
+    t->chains[head] = (struct inflight_chain){0};
     t->order_first = inflight_step(t, t->order_first);
     t->count--;
+}
+
+/* One of another kind: its slots are free again. What remains is inflight_release_table(). */
+SPECIALISED void inflight_release_slots(struct inflight *t, uint16_t head, const bool mirrored)
+{
+    const struct inflight_chain chain = t->chains[head];
+    uint16_t slot = head;
+
+    t->chains[head] = (struct inflight_chain){0};
+    for (unsigned n = mirrored ? chain.slots - 1 : 0; n; n--) {
+        slot = t->desc[slot].next;
+        t->chains[slot].busy = false;
+    }
+    if (!mirrored)
+        inflight_put_slots(t, head, t->rest[head].last, chain.slots);
+    t->order_first = inflight_step(t, t->order_first);
+    t->count--;
+}
+
+/* The guest has the chain back. */
+static inline void inflight_release(struct inflight *t, uint16_t head, const bool mirrored)
+{
+    if (t->chains[head].plain) {
+        inflight_release_plain(t, head, mirrored);
+        return;
+    }
+    inflight_release_slots(t, head, mirrored);
+    if (t->rest[head].table_len)
+        inflight_release_table(t, head);
 }
 
 #endif

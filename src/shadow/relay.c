@@ -14,6 +14,7 @@
  * Threat model: both rings are shared with parties that may write anything at any time. Whatever is
  * read from them is copied once and checked; the in-flight table is the only memory we trust.
  */
+#include "mem/log.h"
 #include "shadow/relay_internal.h"
 #include "shadow/tracker.h"
 
@@ -55,6 +56,11 @@ bool relay_mirrors(const struct svq_relay_config *config)
     return same_format(config) && !has(&config->guest, SVQ_F_RING_PACKED) &&
            config->guest.num == config->backend.num && relay_table_plan(config) != TABLES_FLATTEN &&
            (has(&config->guest, SVQ_F_IN_ORDER) || !has(&config->backend, SVQ_F_IN_ORDER));
+}
+
+bool relay_shares(const struct svq_relay_config *config)
+{
+    return config->may_share && relay_mirrors(config);
 }
 
 unsigned svq_relay_shadow_num(enum svq_ring_format shadow, unsigned num)
@@ -127,6 +133,23 @@ static void clear_shadow(const struct svq_relay_side *shadow)
     memset(shadow->ring.device, 0, svq_vring_device_size(format, shadow->num));
 }
 
+static int start_guest(struct svq_relay *relay, const struct svq_relay_config *config)
+{
+    init_ring(&relay->guest, &config->guest, config->base);
+    if (!relay->guest.is_packed) {
+        relay->guest.split.avail_idx = config->base;
+        relay->guest.split.used_idx = SPLIT_LOAD(relay->guest.split.used->idx);
+    }
+    return config->inflight ? tracker_start(relay, config) : 0;
+}
+
+int svq_relay_begin(struct svq_relay *relay, const struct svq_relay_config *config)
+{
+    int err = check_config(config);
+
+    return err ? err : start_guest(relay, config);
+}
+
 int svq_relay_new(const struct svq_relay_config *config, struct svq_relay **out)
 {
     struct inflight_config inflight = {
@@ -150,15 +173,12 @@ int svq_relay_new(const struct svq_relay_config *config, struct svq_relay **out)
         return err;
     }
     clear_shadow(&config->backend);
-    init_ring(&relay->guest, &config->guest, config->base);
     init_ring(&relay->backend, &config->backend, SVQ_PACKED_START);
-    if (!relay->guest.is_packed) {
-        relay->guest.split.avail_idx = config->base;
-        relay->guest.split.used_idx = SPLIT_LOAD(relay->guest.split.used->idx);
-    }
+    relay->table_plan = relay_table_plan(config);
+    relay->shares = relay_shares(config);
     relay->forward = relay_forward_fn(config);
     relay->complete = relay_complete_fn(config);
-    err = config->inflight ? tracker_start(relay, config) : 0;
+    err = start_guest(relay, config);
     if (err) {
         inflight_fini(&relay->inflight);
         free(relay);
@@ -180,15 +200,21 @@ void svq_relay_free(struct svq_relay *relay)
     free(relay);
 }
 
+bool svq_relay_shares(const struct svq_relay *relay)
+{
+    return relay->shares;
+}
+
 /* ---- Dirty log of the guest's ring ----------------------------------------------------------- */
 
+/* What was written there, before a full fence. */
 static void log_range(struct svq_relay *relay, uint64_t area, size_t offset, size_t len)
 {
     uint64_t gpa;
 
     if (!relay->log.log || !relay->log.ring)
         return;
-    if (__builtin_add_overflow(area, offset, &gpa) || svq_log_mark(relay->log.log, gpa, len) < 0)
+    if (__builtin_add_overflow(area, offset, &gpa) || log_mark_fenced(relay->log.log, gpa, len) < 0)
         relay_fault(relay, SVQ_SIDE_GUEST, "dirty log does not cover the ring");
 }
 
@@ -208,6 +234,7 @@ static void log_entries(struct svq_relay *relay, uint64_t area, size_t offset, s
 
 void relay_log_used(struct svq_relay *relay, const struct svq_ring_index *from)
 {
+    /* Publishing has ended with a full fence. Pairs with the front-end's exchange of the bits. */
     const size_t header = offsetof(struct split_used, ring);
 
     if (relay->guest.is_packed) {
@@ -225,6 +252,15 @@ void relay_log_used(struct svq_relay *relay, const struct svq_ring_index *from)
     }
 }
 
+/* What was written there just now: suppression, in the device's area. */
+static void log_asked(struct svq_relay *relay, size_t offset, size_t len)
+{
+    /* Our store before our look at the bit. Pairs with the front-end's exchange of the bits. */
+    if (relay->log.log)
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    log_range(relay, relay->log.device_gpa, offset, len);
+}
+
 /* ---- Notifications --------------------------------------------------------------------------- */
 
 static void ask_guest(struct svq_relay *relay, bool kick)
@@ -233,16 +269,14 @@ static void ask_guest(struct svq_relay *relay, bool kick)
 
     if (relay->guest.is_packed) {
         packed_device_ask(&relay->guest.packed, kick);
-        log_range(relay, relay->log.device_gpa, 0, sizeof(uint32_t));
+        log_asked(relay, 0, sizeof(uint32_t));
         return;
     }
     split_device_ask(split, kick);
     if (!split->event_idx)
-        log_range(relay, relay->log.device_gpa, offsetof(struct split_used, flags),
-                  sizeof(uint16_t));
+        log_asked(relay, offsetof(struct split_used, flags), sizeof(uint16_t));
     else if (kick)
-        log_range(relay, relay->log.device_gpa,
-                  svq_vring_device_size(SVQ_RING_SPLIT, split->num) - sizeof(uint16_t),
+        log_asked(relay, svq_vring_device_size(SVQ_RING_SPLIT, split->num) - sizeof(uint16_t),
                   sizeof(uint16_t));
 }
 
@@ -402,12 +436,12 @@ uint32_t svq_relay_detach(struct svq_relay *relay)
     /* The next device may never look at suppression left behind by us: ask for kicks again. */
     if (relay->guest.is_packed) {
         PACKED_STORE(*relay->guest.packed.device, PACKED_EVENT_ENABLE);
-        log_range(relay, relay->log.device_gpa, 0, sizeof(uint32_t));
+        log_asked(relay, 0, sizeof(uint32_t));
         svq_relay_state(relay, &state);
         return svq_packed_base(&state.guest);
     }
     SPLIT_STORE(relay->guest.split.used->flags, 0);
-    log_range(relay, relay->log.device_gpa, offsetof(struct split_used, flags), sizeof(uint16_t));
+    log_asked(relay, offsetof(struct split_used, flags), sizeof(uint16_t));
     if (relay->guest.split.event_idx)
         ask_guest(relay, true);
     return relay->guest.split.avail_idx;
@@ -429,8 +463,7 @@ bool relay_search(struct svq_relay *relay, uint64_t addr, uint32_t len)
     if (!svq_map_holds(relay->map, addr, len, &t->hint))
         return false;
     region = svq_map_region(relay->map, t->hint);
-    t->region_gpa = region->gpa;
-    t->region_size = region->size;
+    t->near = (struct near){region->gpa + region->size, region->size};
     return true;
 }
 
@@ -441,7 +474,7 @@ void svq_relay_set_guest(struct svq_relay *relay, const struct svq_vring *guest,
     svq_map_unref(relay->map);
     relay->map = map;
     relay->inflight.hint = 0;
-    relay->inflight.region_size = 0;
+    relay->inflight.near.size = 0;
     if (relay->guest.is_packed) {
         relay->guest.packed.desc = guest->desc;
         relay->guest.packed.driver = guest->driver;

@@ -8,11 +8,13 @@
  *   tables.h    indirect tables in the back-end's format
  *   gather.h    a chain from the guest's ring into the in-flight table
  *   emit.h      and from there to the shadow ring
+ *   direct.h    both at once, for chains that are simple enough
+ *   unread.h    chains of a shared descriptor table, which are not gathered at first
  *   forward.c   new chains: guest to back-end
  *   complete.c  completions: back-end to guest
  *   restart.c   the table's chains to another back-end, after a crash
  *   region.h    the in-flight region: its layout, and what it says
- *   tracker.h   what is in flight, written down there
+ *   tracker.h   what is in flight, written down there (for each chain: tracker_hot.h)
  *   relay.c     everything that is rare
  */
 #ifndef SVQ_SHADOW_RELAY_INTERNAL_H
@@ -21,14 +23,23 @@
 #include <shadowvq/relay.h>
 
 #include "ring/packed.h"
+#include "ring/specialised.h"
 #include "ring/split.h"
 #include "shadow/inflight.h"
 
-/* Inlined whatever the optimiser thinks, so that constant arguments select code. */
-#define SPECIALISED static inline __attribute__((always_inline))
-
 /* What is hardly ever true: faults, and what a full ring leads to. */
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+
+SPECIALISED unsigned at_most(unsigned a, unsigned b)
+{
+    return a < b ? a : b;
+}
+
+/* A packed descriptor in the table's format: made as the words that it is stored in. */
+SPECIALISED struct split_desc split_from_packed(const struct packed_desc *p)
+{
+    return (struct split_desc){.addr = p->addr, .rest = p->len | (uint64_t)p->flags << 32};
+}
 
 struct relay_ring {
     bool is_packed;
@@ -38,7 +49,36 @@ struct relay_ring {
     };
 };
 
+/* A batch's own copy of a ring has moved it on. */
+SPECIALISED void packed_ring_keep(struct packed_ring *ring, const struct packed_ring *copy)
+{
+    ring->avail = copy->avail;
+    ring->used = copy->used;
+    ring->batch = copy->batch;
+    ring->first = copy->first;
+    ring->first_flags = copy->first_flags;
+}
+
+SPECIALISED void relay_ring_keep(struct relay_ring *ring, const struct relay_ring *copy,
+                                 const bool packed)
+{
+    if (packed) {
+        packed_ring_keep(&ring->packed, &copy->packed);
+    } else {
+        ring->split.avail_idx = copy->split.avail_idx;
+        ring->split.used_idx = copy->split.used_idx;
+    }
+}
+
 typedef unsigned relay_step_fn(struct svq_relay *relay);
+
+/* What becomes of indirect tables. */
+enum table_plan {
+    TABLES_REFUSE,  /* the guest did not negotiate them */
+    TABLES_KEEP,    /* the back-end reads the guest's */
+    TABLES_CONVERT, /* the back-end reads one in its own format, written by us */
+    TABLES_FLATTEN  /* the back-end did not negotiate them: into slots */
+};
 
 struct svq_relay {
     struct relay_ring guest;   /* we are its device */
@@ -48,20 +88,16 @@ struct svq_relay {
     struct inflight inflight;
     struct svq_map *map;
     struct tracker *tracker; /* NULL: nobody wants to know what is in flight; see tracker.h */
+    enum table_plan table_plan;
+    bool plain;      /* the chain taken last was: the next one may be, too */
+    bool plain_back; /* the same of those that come back */
+    bool shares;     /* see svq_relay_shares() */
     bool hold;
 
     struct svq_relay_log log;
     enum svq_side fault_side;
     const char *fault;
     struct svq_relay_stats stats;
-};
-
-/* What becomes of indirect tables. */
-enum table_plan {
-    TABLES_REFUSE,  /* the guest did not negotiate them */
-    TABLES_KEEP,    /* the back-end reads the guest's */
-    TABLES_CONVERT, /* the back-end reads one in its own format, written by us */
-    TABLES_FLATTEN  /* the back-end did not negotiate them: into slots */
 };
 
 /* In which order completions come and go. */
@@ -73,6 +109,8 @@ enum order_plan {
 
 /* Are the slots of a relay of this configuration the guest's own? */
 bool relay_mirrors(const struct svq_relay_config *config);
+/* Of those, does the back-end read the guest's own descriptor table? */
+bool relay_shares(const struct svq_relay_config *config);
 enum table_plan relay_table_plan(const struct svq_relay_config *config);
 enum order_plan relay_order_plan(const struct svq_relay_config *config);
 

@@ -37,12 +37,12 @@ static unsigned emit_all(struct svq_relay *relay)
 
     for (unsigned i = 0; i < t->count; i++) {
         const struct inflight_chain *chain = &t->chains[t->order[i]];
-        bool converted = chain->block != TABLES_NONE;
+        bool converted = t->rest[t->order[i]].block != TABLES_NONE;
 
         if (chain->done)
             continue;
-        emit(relay, relay->backend.is_packed, converted ? TABLES_CONVERT : TABLES_KEEP,
-             t->order[i]);
+        emit(relay, relay->backend.is_packed, relay->shares,
+             converted ? TABLES_CONVERT : TABLES_KEEP, t->order[i]);
         emitted++;
     }
     return emitted;

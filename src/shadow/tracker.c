@@ -17,7 +17,7 @@
  * What a predecessor left is taken from a private ring, which has the place of the guest's while it
  * lasts. In its positions the available index goes on to where the guest's really is.
  */
-#include "shadow/tracker.h"
+#include "shadow/tracker_hot.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -25,89 +25,17 @@
 
 #include "shadow/region.h"
 
-/* What comes after it is not stored before what comes before it; see tracker.h. */
-#define STEP() __atomic_signal_fence(__ATOMIC_SEQ_CST)
-
-struct entry_links {
-    uint16_t next;
-    uint16_t last;
-};
-
-struct tracker {
-    union {
-        void *part;
-        struct region_split *split;
-        struct region_packed *packed;
-    };
-    uint64_t counter;
-
-    /* Split: heads of the batch that is to be published. */
-    uint16_t *batch;
-    unsigned batch_count;
-
-    /* Packed: our own copy of all links. */
-    struct entry_links *links;
-    uint16_t free_head;
-
-    /* The predecessor's chains. */
-    relay_step_fn *forward; /* the relay's own */
-    struct region_chain *chains;
-    unsigned count;
-    unsigned taken;
-    void *memory; /* of a ring that holds them in the guest ring's positions */
-    union {       /* that one; the guest's while it is in the guest's place */
-        struct split_avail *avail;
-        struct packed_desc *desc;
-    };
-};
-
-#define PART_STORE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
-
-/* ---- Packed: the free list ------------------------------------------------------------------- */
-
-/* Entries from `first` to `last`, which are linked, become free. */
-static void free_entries(struct tracker *tracker, uint16_t first, uint16_t last)
-{
-    PART_STORE(tracker->packed->entry[last].next, tracker->free_head);
-    STEP();
-    PART_STORE(tracker->packed->free_head, first);
-    tracker->links[last].next = tracker->free_head;
-    tracker->free_head = first;
-}
-
-static void store_used(struct tracker *tracker, struct packed_place used, struct packed_place old)
-{
-    union region_used now = {
-        {.idx = used.idx, .old_idx = old.idx, .wrap = used.wrap, .old_wrap = old.wrap}};
-
-    /* One word: index and wrap counter must not be seen apart. */
-    PART_STORE(tracker->packed->used.word, now.word);
-}
-
 /* ---- Chains come ----------------------------------------------------------------------------- */
 
-static void mark_split(struct tracker *tracker, uint16_t head)
-{
-    struct region_split_entry *e = &tracker->split->entry[head];
-
-    PART_STORE(e->counter, tracker->counter);
-    STEP();
-    PART_STORE(e->inflight, 1);
-    tracker->counter++;
-}
-
 /* The guest may have rewritten its descriptors since they were checked: that deceives itself. */
-static void mark_packed(struct tracker *tracker, const struct packed_ring *r,
-                        struct inflight_chain *chain)
+uint16_t tracker_mark_packed(struct tracker *tracker, const struct packed_ring *r,
+                             struct packed_place place, uint16_t count, uint16_t id)
 {
     struct region_packed *part = tracker->packed;
-    uint16_t at = tracker->free_head, last = at;
+    uint16_t entry = tracker->free_head, at = entry, last = at;
     struct region_packed_entry *first = &part->entry[at];
-    struct packed_place place = r->avail;
 
-    packed_rewind(r, &place, chain->guest_slots);
-    chain->entry = at;
-    for (unsigned left = chain->guest_slots; left; left--) {
+    for (unsigned left = count; left; left--) {
         struct packed_desc d = packed_read_desc(&r->desc[place.idx]);
         struct region_packed_entry *e = &part->entry[at];
         uint16_t flags = d.flags & ~PACKED_DESC_F_NEXT;
@@ -115,12 +43,12 @@ static void mark_packed(struct tracker *tracker, const struct packed_ring *r,
         PART_STORE(e->desc.addr, d.addr);
         PART_STORE(e->desc.len, d.len);
         PART_STORE(e->desc.flags, left > 1 ? flags | PACKED_DESC_F_NEXT : flags);
-        PART_STORE(e->desc.id, left > 1 ? d.id : chain->guest_id);
+        PART_STORE(e->desc.id, left > 1 ? d.id : id);
         packed_advance(r, &place, 1);
         last = at;
         at = tracker->links[at].next;
     }
-    PART_STORE(first->num, chain->guest_slots);
+    PART_STORE(first->num, count);
     PART_STORE(first->last, last);
     PART_STORE(first->counter, tracker->counter);
     PART_STORE(first->inflight, 1);
@@ -128,9 +56,10 @@ static void mark_packed(struct tracker *tracker, const struct packed_ring *r,
     PART_STORE(part->free_head, at);
     STEP();
     PART_STORE(part->old_free_head, at);
-    tracker->links[chain->entry].last = last;
+    tracker->links[entry].last = last;
     tracker->free_head = at;
     tracker->counter++;
+    return entry;
 }
 
 /* The guest has not got it, and never will from us. */
@@ -139,7 +68,7 @@ static void unmark(const struct svq_relay *relay, uint16_t entry)
     struct tracker *tracker = relay->tracker;
 
     if (relay->guest.is_packed) {
-        free_entries(tracker, entry, tracker->links[entry].last);
+        tracker_free_entries(tracker, entry, tracker->links[entry].last);
         STEP();
         PART_STORE(tracker->packed->old_free_head, tracker->free_head);
         STEP();
@@ -152,19 +81,6 @@ static void unmark(const struct svq_relay *relay, uint16_t entry)
 
 /* ---- Chains go ------------------------------------------------------------------------------- */
 
-void tracker_put_split(struct svq_relay *relay, const struct inflight_chain *chain)
-{
-    struct tracker *tracker = relay->tracker;
-    struct region_split *part = tracker->split;
-    unsigned count = tracker->batch_count++;
-
-    /* The first one's is never followed. */
-    PART_STORE(part->entry[chain->entry].next, count ? tracker->batch[count - 1] : 0);
-    STEP();
-    PART_STORE(part->last_batch, chain->entry);
-    tracker->batch[count] = chain->entry;
-}
-
 void tracker_published_split(struct svq_relay *relay)
 {
     struct tracker *tracker = relay->tracker;
@@ -175,33 +91,6 @@ void tracker_published_split(struct svq_relay *relay)
     STEP();
     PART_STORE(tracker->split->used_idx, relay->guest.split.used_idx);
     tracker->batch_count = 0;
-}
-
-void tracker_put_packed(struct svq_relay *relay, const struct inflight_chain *chain, uint32_t len)
-{
-    struct packed_ring *r = &relay->guest.packed;
-    struct tracker *tracker = relay->tracker;
-    uint16_t flags = packed_used_flags(r->used.wrap) | (len ? PACKED_DESC_F_WRITE : 0);
-    struct packed_desc *d = &r->desc[r->used.idx];
-    struct packed_place old = r->used;
-
-    PACKED_STORE(d->len, len);
-    PACKED_STORE(d->id, chain->guest_id);
-    r->batch += chain->guest_slots;
-    packed_advance(r, &r->used, chain->guest_slots);
-
-    free_entries(tracker, chain->entry, tracker->links[chain->entry].last);
-    STEP();
-    store_used(tracker, r->used, old);
-    /* Release: pairs with the driver's acquire of these flags; id, len and data before them. */
-    __atomic_store_n(&d->flags, flags, __ATOMIC_RELEASE);
-    STEP();
-    PART_STORE(tracker->packed->entry[chain->entry].inflight, 0);
-    STEP();
-    PART_STORE(tracker->packed->old_free_head, tracker->free_head);
-    STEP();
-    store_used(tracker, r->used, r->used);
-    STEP();
 }
 
 /* ---- The predecessor's chains ---------------------------------------------------------------- */
@@ -309,10 +198,14 @@ void tracker_take(struct svq_relay *relay, uint16_t head)
     if (UNLIKELY(tracker_left(relay))) {
         take_left(relay, chain);
     } else if (relay->guest.is_packed) {
-        mark_packed(relay->tracker, &relay->guest.packed, chain);
+        const struct packed_ring *guest = &relay->guest.packed;
+        struct packed_place place = guest->avail;
+
+        packed_rewind(guest, &place, chain->guest_slots);
+        chain->entry =
+            tracker_mark_packed(relay->tracker, guest, place, chain->guest_slots, chain->guest_id);
     } else {
-        chain->entry = chain->guest_id;
-        mark_split(relay->tracker, chain->entry);
+        tracker_mark_split(relay->tracker, chain->guest_id);
     }
 }
 
@@ -334,8 +227,11 @@ void tracker_give_back(struct svq_relay *relay, unsigned chains, bool left)
             relay->guest.split.avail_idx++;
     }
     for (; chains; chains--) {
+        const struct inflight_chain *chain;
+
         place = place ? place - 1 : t->num - 1;
-        unmark(relay, t->chains[t->order[place]].entry);
+        chain = &t->chains[t->order[place]];
+        unmark(relay, relay->guest.is_packed ? chain->entry : chain->guest_id);
     }
 }
 
@@ -369,8 +265,11 @@ static int make_ring_packed(struct tracker *tracker, const struct packed_ring *r
         for (unsigned left = region->chains[i].num; left; left--) {
             uint16_t flags = e->desc.flags & ~(PACKED_DESC_F_AVAIL | PACKED_DESC_F_USED);
 
-            tracker->desc[place.idx] = (struct packed_desc){e->desc.addr, e->desc.len, e->desc.id,
-                                                            flags | packed_avail_flags(place.wrap)};
+            tracker->desc[place.idx] =
+                (struct packed_desc){.addr = e->desc.addr,
+                                     .len = e->desc.len,
+                                     .id = e->desc.id,
+                                     .flags = flags | packed_avail_flags(place.wrap)};
             packed_advance(r, &place, 1);
             e = &region->packed->entry[left > 1 ? e->next : 0];
         }
@@ -420,14 +319,14 @@ static void recover_packed(struct svq_relay *relay, unsigned entries, const stru
     STEP();
     PART_STORE(part->old_free_head, region->free_head);
     STEP();
-    store_used(tracker, region->used, region->used);
+    tracker_store_used(tracker, region->used, region->used);
     STEP();
     for (unsigned i = 0; i < entries; i++)
         PART_STORE(part->entry[i].inflight, region->packed->entry[i].inflight);
     /* A predecessor with another order of steps may have been killed between two of them. */
     for (unsigned i = 0; i < region->lost_count; i++) {
         STEP();
-        free_entries(tracker, region->lost[i], region->lost[i]);
+        tracker_free_entries(tracker, region->lost[i], region->lost[i]);
         STEP();
         PART_STORE(part->old_free_head, tracker->free_head);
     }

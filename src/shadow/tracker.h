@@ -26,13 +26,15 @@ void tracker_free(struct tracker *tracker);
 /* A chain was taken from the guest; to be called before the back-end can see it. */
 void tracker_take(struct svq_relay *relay, uint16_t head);
 
-/* The chain's used entry was written; the guest sees it when its batch is published. Split. */
-void tracker_put_split(struct svq_relay *relay, const struct inflight_chain *chain);
-/* The batch was published. */
-void tracker_published_split(struct svq_relay *relay);
+/*
+ * Packed: the mark alone, of a chain of `count` descriptors of which the first one is at `place`;
+ * nothing of a predecessor may be left. Return: its entry.
+ */
+uint16_t tracker_mark_packed(struct tracker *tracker, const struct packed_ring *r,
+                             struct packed_place place, uint16_t count, uint16_t id);
 
-/* Instead of packed_device_put(): the guest sees the used descriptor at once. */
-void tracker_put_packed(struct svq_relay *relay, const struct inflight_chain *chain, uint32_t len);
+/* A batch of used entries was published. Split. */
+void tracker_published_split(struct svq_relay *relay);
 
 /* A predecessor's chains that have not been taken yet. */
 unsigned tracker_left(const struct svq_relay *relay);

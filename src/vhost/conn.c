@@ -45,25 +45,13 @@ void svq_message_u64(struct svq_vu_message *msg, uint32_t request, uint64_t valu
     msg->payload.u64 = value;
 }
 
-static int wait_for(int fd, short events, int64_t deadline)
-{
-    struct pollfd p = {.fd = fd, .events = events};
-    int ready;
-
-    /* A wake is meant for our caller's own loop, which looks for its work before it waits. */
-    do {
-        ready = svq_fiber_poll(&p, 1, deadline);
-    } while (ready == 0);
-    return ready < 0 ? ready : 0;
-}
-
-/* ---- Receiving
- * ----------------------------------------------------------------------------------- */
+/* ---- Receiving ----------------------------------------------------------------------------------
+ */
 
 /* Collect the fds that came with a piece of the message. */
 static int take_control(struct svq_vu_message *msg, struct msghdr *hdr)
 {
-    bool surplus = hdr->msg_flags & MSG_CTRUNC;
+    bool surplus = false;
 
     for (struct cmsghdr *c = CMSG_FIRSTHDR(hdr); c; c = CMSG_NXTHDR(hdr, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
@@ -80,7 +68,10 @@ static int take_control(struct svq_vu_message *msg, struct msghdr *hdr)
             }
         }
     }
-    return surplus ? -EPROTO : 0;
+    /* There was room for more of them here: so there was none in this process. */
+    if ((hdr->msg_flags & MSG_CTRUNC) && msg->fd_count < SVQ_VU_MAX_FDS)
+        return -EMFILE;
+    return surplus || (hdr->msg_flags & MSG_CTRUNC) ? -EPROTO : 0;
 }
 
 /* Return: bytes read, 0 at the end of the stream, -errno. */
@@ -113,7 +104,7 @@ static int recv_all(int fd, struct svq_vu_message *msg, void *buf, size_t len, i
         if (got == -EINTR)
             continue;
         if (got == -EAGAIN) {
-            int err = wait_for(fd, POLLIN, deadline);
+            int err = svq_fiber_await(fd, POLLIN, deadline);
 
             if (err)
                 return err;
@@ -126,6 +117,27 @@ static int recv_all(int fd, struct svq_vu_message *msg, void *buf, size_t len, i
         done += got;
     }
     return 1;
+}
+
+ssize_t svq_conn_recv_plain(int fd, void *buf, size_t room, int64_t deadline)
+{
+    struct svq_vu_message stray;
+
+    for (;;) {
+        ssize_t got;
+
+        stray.fd_count = 0;
+        got = recv_piece(fd, &stray, buf, room);
+        svq_message_close_fds(&stray);
+        if (got != -EINTR && got != -EAGAIN)
+            return got;
+        if (got == -EAGAIN) {
+            int err = svq_fiber_await(fd, POLLIN, deadline);
+
+            if (err)
+                return err;
+        }
+    }
 }
 
 int svq_conn_recv(int fd, struct svq_vu_message *msg, int64_t deadline)
@@ -146,82 +158,132 @@ int svq_conn_recv(int fd, struct svq_vu_message *msg, int64_t deadline)
     return result;
 }
 
-/* ---- Sending
- * ------------------------------------------------------------------------------------- */
+/* ---- Sending ------------------------------------------------------------------------------------
+ */
 
-static void put_control(struct msghdr *hdr, union control *control,
-                        const struct svq_vu_message *msg)
+/* Messages in one system call, and the pieces they make. */
+#define BURST  64u
+#define PIECES 32u
+
+/*
+ * On a stream fds go with the first byte of what is sent with them. So a message with fds begins a
+ * piece, and those without go with what comes before them: that is less to allocate and to wake
+ * for.
+ */
+struct burst {
+    unsigned pieces;
+    struct mmsghdr hdrs[PIECES];
+    struct iovec iov[BURST]; /* one for each message */
+    union control control[PIECES];
+};
+
+static void put_control(struct msghdr *hdr, union control *control, const struct svq_packet *packet)
 {
     struct cmsghdr *c;
 
-    if (!msg->fd_count)
+    if (!packet->fd_count)
         return;
-    memset(control, 0, sizeof(*control));
     hdr->msg_control = control;
-    hdr->msg_controllen = CMSG_SPACE(msg->fd_count * sizeof(int));
+    hdr->msg_controllen = CMSG_SPACE(packet->fd_count * sizeof(int));
+    memset(control, 0, hdr->msg_controllen);
     c = CMSG_FIRSTHDR(hdr);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(msg->fd_count * sizeof(int));
-    memcpy(CMSG_DATA(c), msg->fds, msg->fd_count * sizeof(int));
+    c->cmsg_len = CMSG_LEN(packet->fd_count * sizeof(int));
+    memcpy(CMSG_DATA(c), packet->fds, packet->fd_count * sizeof(int));
 }
 
-static size_t message_size(const struct svq_vu_message *msg)
+/* Take off what has gone out. Return: is nothing left? */
+static bool sent_of(struct svq_packet *packet, size_t sent)
 {
-    return sizeof(msg->header) + msg->header.size;
+    packet->data = (const char *)packet->data + sent;
+    packet->size -= sent;
+    packet->fd_count = 0; /* they went with the first byte */
+    return !packet->size;
 }
 
-/* Send what is left of a message of which `done` bytes have gone out. */
-static int send_rest(int fd, const struct svq_vu_message *msg, size_t done, int64_t deadline)
+/* As many as there is room for. */
+static void put_together(struct burst *burst, const struct svq_packet *packets, unsigned count)
 {
-    size_t total = message_size(msg);
+    burst->pieces = 0;
+    for (unsigned i = 0; i < count && i < BURST; i++) {
+        const struct svq_packet *packet = &packets[i];
+        struct iovec *iov = &burst->iov[i];
 
-    /* Header and payload lie one behind the other in the message, as on the wire. */
-    while (done < total) {
-        union control control;
-        struct iovec iov = {.iov_base = (char *)msg + done, .iov_len = total - done};
-        struct msghdr hdr = {.msg_iov = &iov, .msg_iovlen = 1};
-        ssize_t sent;
+        if (!burst->pieces || packet->fd_count) {
+            struct msghdr *hdr;
 
-        if (!done)
-            put_control(&hdr, &control, msg);
-        sent = sendmsg(fd, &hdr, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (sent >= 0) {
-            done += sent;
-        } else if (errno == EAGAIN) {
-            int err = wait_for(fd, POLLOUT, deadline);
+            if (burst->pieces == PIECES)
+                return;
+            hdr = &burst->hdrs[burst->pieces].msg_hdr;
+            *hdr = (struct msghdr){.msg_iov = iov};
+            put_control(hdr, &burst->control[burst->pieces++], packet);
+        }
+        *iov = (struct iovec){(void *)packet->data, packet->size};
+        burst->hdrs[burst->pieces - 1].msg_hdr.msg_iovlen++;
+    }
+}
+
+/* Return: how many have gone out whole, or -errno. */
+static int send_burst(int fd, struct svq_packet *packets, unsigned count)
+{
+    struct burst burst;
+    unsigned whole = 0;
+    int sent;
+
+    put_together(&burst, packets, count);
+    sent = sendmmsg(fd, burst.hdrs, burst.pieces, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0)
+        return -errno;
+    for (int i = 0; i < sent; i++) {
+        size_t left = burst.hdrs[i].msg_len;
+
+        for (size_t n = 0; n < burst.hdrs[i].msg_hdr.msg_iovlen; n++, whole++) {
+            size_t size = packets[whole].size;
+
+            /* One of which nothing has gone out keeps its fds; it cannot be a piece's first. */
+            if (!left || !sent_of(&packets[whole], left < size ? left : size))
+                return whole;
+            left -= size;
+        }
+    }
+    return whole;
+}
+
+int svq_conn_send_packets(int fd, struct svq_packet *packets, unsigned count, int64_t deadline)
+{
+    while (count) {
+        int sent = send_burst(fd, packets, count);
+
+        if (sent == -EAGAIN) {
+            int err = svq_fiber_await(fd, POLLOUT, deadline);
 
             if (err)
                 return err;
-        } else if (errno != EINTR) {
-            return -errno;
+        } else if (sent < 0 && sent != -EINTR) {
+            return sent;
+        } else if (sent > 0) {
+            packets += sent;
+            count -= sent;
         }
     }
     return 0;
 }
 
-int svq_conn_send(int fd, const struct svq_vu_message *msg, int64_t deadline)
+struct svq_packet svq_packet_of(const struct svq_vu_message *msg)
 {
-    return send_rest(fd, msg, 0, deadline);
+    /* Header and payload lie one behind the other in the message, as on the wire. */
+    return (struct svq_packet){
+        .data = msg,
+        .size = sizeof(msg->header) + msg->header.size,
+        .fds = msg->fds,
+        .fd_count = msg->fd_count,
+    };
 }
 
-int svq_conn_send_pair(int fd, const struct svq_vu_message *first,
-                       const struct svq_vu_message *second, int64_t deadline)
+int svq_conn_send(int fd, const struct svq_vu_message *msg, int64_t deadline)
 {
-    const struct svq_vu_message *both[] = {first, second};
-    union control control[2];
-    struct iovec iov[2];
-    struct mmsghdr hdrs[2] = {0};
-    int sent, err = 0;
+    struct svq_packet packet = svq_packet_of(msg);
 
-    for (unsigned i = 0; i < 2; i++) {
-        iov[i] = (struct iovec){(void *)both[i], message_size(both[i])};
-        hdrs[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1};
-        put_control(&hdrs[i].msg_hdr, &control[i], both[i]);
-    }
-    sent = sendmmsg(fd, hdrs, 2, MSG_DONTWAIT | MSG_NOSIGNAL);
-    /* Whatever did not go out, an error included, is left to the patient way. */
-    for (int i = 0; i < 2 && !err; i++)
-        err = send_rest(fd, both[i], i < sent ? hdrs[i].msg_len : 0, deadline);
-    return err;
+    return svq_conn_send_packets(fd, &packet, 1, deadline);
 }

@@ -6,7 +6,9 @@
 #ifndef SVQ_VHOST_CONN_H
 #define SVQ_VHOST_CONN_H
 
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <shadowvq/vhost_user.h>
 
@@ -39,11 +41,30 @@ int svq_conn_recv(int fd, struct svq_vu_message *msg, int64_t deadline);
  */
 int svq_conn_send(int fd, const struct svq_vu_message *msg, int64_t deadline);
 
+/* Bytes, and the fds that go with the first of them: a message, or what is left of one. */
+struct svq_packet {
+    const void *data;
+    size_t size;
+    const int *fds;
+    unsigned fd_count;
+};
+
+struct svq_packet svq_packet_of(const struct svq_vu_message *msg);
+
 /**
- * svq_conn_send_pair() - two messages in one system call, so that a peer that is woken by the first
- * finds the second as well.
+ * svq_conn_send_packets() - send many messages with few system calls, so that a peer that is woken
+ * by the first finds the others as well. Fds arrive with the bytes that they were sent with.
+ * @packets: become what is left of them
  */
-int svq_conn_send_pair(int fd, const struct svq_vu_message *first,
-                       const struct svq_vu_message *second, int64_t deadline);
+int svq_conn_send_packets(int fd, struct svq_packet *packets, unsigned count, int64_t deadline);
+
+/**
+ * svq_conn_recv_plain() - bytes of messages that carry no fds, as many as there are, at least one.
+ * Fds that come all the same are nobody's, and are closed.
+ *
+ * Return: how many; 0 when the peer closed; -EPROTO when fds were lost on the way; -ETIMEDOUT; or
+ * the socket's error.
+ */
+ssize_t svq_conn_recv_plain(int fd, void *buf, size_t room, int64_t deadline);
 
 #endif

@@ -5,6 +5,7 @@ usage: smoke.py SVQ-BENCH
 """
 
 import json
+import os
 import subprocess
 import sys
 import unittest
@@ -15,7 +16,7 @@ TINY = ("--slots", "3", "--slot-us", "10", "--repeats", "0", "--size", "64",
         "--batch", "1,16")
 NOISY = 3
 FORMATS = ("split", "packed")
-SETUPS = ("plain", "event_idx", "in_order", "both", "reordered", "chained", "indirect", "flattened")
+SETUPS = ("plain", "shared", "event_idx", "in_order", "both", "reordered", "chained", "indirect", "flattened")
 
 
 def bench(*args):
@@ -55,6 +56,29 @@ class Relay(unittest.TestCase):
                                  for l in (False, True)])
         for case in result["cases"]:
             self.check_case(case)
+        self.check_worst(result)
+
+    def check_worst(self, result):
+        """Over the setups in which all pairs do the same."""
+        ratios = {(c["setup"], c["batch"], c["log"], f'{p["guest"]}>{p["backend"]}'):
+                  p["ratio"]["median"]
+                  for c in result["cases"] if c["setup"] != "shared" for p in c["pairs"]}
+        worst = result["worst"]
+        self.assertEqual(worst["ratio"], max(ratios.values()))
+        where = (worst["setup"], worst["batch"], worst["log"], worst["pair"])
+        self.assertEqual(worst["ratio"], ratios[where])
+
+    def test_shared_descriptors_are_not_compared(self):
+        result = self.run_json("--setup", "shared")
+        self.assertIsNone(result["worst"])
+        for case in result["cases"]:
+            self.check_case(case)
+        done = bench("relay", *TINY, "--setup", "shared")
+        self.assertIn(done.returncode, (0, NOISY), done.stderr)
+        self.assertNotIn("Slowest against", done.stdout)
+        done = bench("relay", *TINY, "--setup", "shared,both")
+        self.assertIn(done.returncode, (0, NOISY), done.stderr)
+        self.assertRegex(done.stdout, r"Slowest against fastest pair: .*both, batch")
 
     def test_sizes_batches_and_chains(self):
         for size in ("2", "64", "32768"):
@@ -79,11 +103,31 @@ class Relay(unittest.TestCase):
             for pair in ("split>split", "split>packed", "packed>split", "packed>packed"):
                 self.assertIn(pair, done.stdout)
 
+    @unittest.skipUnless(os.cpu_count() > 1, "one processor only")
+    def test_relay_on_another_processor(self):
+        result = self.run_json("--cpu", "0", "--relay-cpu", "1", "--setup", "plain,flattened")
+        self.assertEqual(result["relay-cpu"], 1)
+        self.assertGreater(result["round-trip-ns"], 0)
+        for case in result["cases"]:
+            self.check_case(case)
+        done = bench("relay", *TINY, "--relay-cpu", "1023")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("1023", done.stderr)
+
     def test_noise_is_no_result(self):
         done = bench("relay", "--setup", "plain", *TINY, "--slots", "9",
                      "--max-spread", "0.000001")
         self.assertEqual(done.returncode, NOISY, done.stderr)
         self.assertIn("NOT A RESULT", done.stdout)
+
+    def test_output_that_is_lost(self):
+        for options in ((), ("--json",)):
+            with open("/dev/full", "w", encoding="ascii") as full:
+                done = subprocess.run([BENCH, "relay", "--setup", "plain", *TINY, *options],
+                                      stdin=subprocess.DEVNULL, stdout=full,
+                                      stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("cannot write", done.stderr)
 
     def test_wrong_usage(self):
         for args in ((), ("nothing",), ("--nothing",), ("relay", "--nothing"), ("relay", "file"),

@@ -26,11 +26,13 @@ struct stage {
     void *shadow_memory;
     struct kit_device *device;
     struct svq_relay *relay;
+    bool late; /* shared descriptors: the relay looks into a chain only when it comes back */
     struct kit_place next; /* packed: where the guest puts the next chain */
     struct kit_place used; /* and where it finds the next completion */
 };
 
 static struct kit_memory memory;
+static struct kit_log dirty;
 
 /* A chain as the specification reads it. */
 struct reading {
@@ -284,6 +286,31 @@ static void expect_refused(const struct stage *s, unsigned bits)
     fuzz_check(!s->device->ops->pending(s->device));
 }
 
+static void look_late(struct stage *s, bool look)
+{
+    const struct svq_relay_log where = {.log = look ? dirty.log : NULL};
+
+    if (s->late)
+        svq_relay_set_log(s->relay, &where);
+}
+
+/* A bad chain has gone to the back-end unread. It is found out once somebody wants to know. */
+static void expect_found_late(struct stage *s, unsigned head, unsigned bits)
+{
+    struct kit_used *used = s->shadow.split.used;
+    const char *reason = NULL;
+    struct svq_relay_state state;
+
+    fuzz_check(bits & SVQ_RELAY_BUSY && !(bits & SVQ_RELAY_FAULT));
+    used->ring[used->idx % s->shadow.num] = (struct kit_used_elem){head, 1};
+    used->idx++;
+    look_late(s, true);
+    fuzz_check((svq_relay_poll(s->relay) & ~SVQ_RELAY_BUSY) == SVQ_RELAY_FAULT);
+    fuzz_check(svq_relay_fault(s->relay, &reason) == SVQ_SIDE_GUEST && reason);
+    svq_relay_state(s->relay, &state);
+    fuzz_check(state.in_flight == 1);
+}
+
 static void expect_forwarded(struct stage *s, unsigned bits)
 {
     uint32_t len = (uint32_t)fuzz_number(&s->in, 2);
@@ -303,7 +330,9 @@ static void expect_forwarded(struct stage *s, unsigned bits)
     fuzz_check(!s->device->ops->pending(s->device));
     s->device->ops->complete(s->device, id, len, 1);
     s->device->ops->publish(s->device);
+    look_late(s, true);
     bits = svq_relay_poll(s->relay);
+    look_late(s, false);
     fuzz_check(bits & SVQ_RELAY_BUSY && !(bits & SVQ_RELAY_FAULT));
     expect_used(s, len < reading.writable ? len : (uint32_t)reading.writable);
 }
@@ -319,7 +348,9 @@ static bool one_chain(struct stage *s)
     read_it(s, head);
     cut_chain(s);
     bits = svq_relay_poll(s->relay);
-    if (reading.bad)
+    if (reading.bad && s->late && head < s->guest.num)
+        expect_found_late(s, head, bits);
+    else if (reading.bad)
         expect_refused(s, bits);
     else
         expect_forwarded(s, bits);
@@ -338,12 +369,14 @@ static void open_stage(struct stage *s, uint8_t how, uint8_t size)
 {
     struct svq_relay_config *config = &s->config;
     enum svq_ring_format shadow;
+    struct kit_ring ring;
 
     config->guest.features = features(how & 7);
     config->backend.features = features(how >> 3 & 7);
     config->guest.num = how & 1 ? 1 + size % MAX_NUM : 1u << size % 5;
     config->base = how & 1 ? SVQ_PACKED_START : 0;
     config->map = memory.map;
+    config->may_share = how & 0x40;
     shadow = svq_ring_format(config->backend.features);
     s->guest = kit_ring_at(svq_ring_format(config->guest.features), config->guest.num,
                            calloc(1, 16 * MAX_NUM), calloc(1, 6 + 2 * MAX_NUM),
@@ -356,7 +389,11 @@ static void open_stage(struct stage *s, uint8_t how, uint8_t size)
     config->tables.host = config->tables.size ? calloc(1, config->tables.size) : NULL;
     config->tables.addr = SHADOW;
     kit_require(svq_relay_new(config, &s->relay) == 0);
-    s->device = kit_device_new(memory.map, &s->shadow, config->backend.features,
+    ring = s->shadow;
+    s->late = svq_relay_shares(s->relay);
+    if (s->late)
+        ring.at.desc = s->guest.at.desc;
+    s->device = kit_device_new(memory.map, &ring, config->backend.features,
                                shadow == SVQ_RING_PACKED ? SVQ_PACKED_START : 0);
     /* A guest that has IN_ORDER and keeps none is passed on as it is, where formats agree. */
     s->device->in_order &= shadow != s->guest.format;
@@ -381,8 +418,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct stage s = {.in = {data, size}};
     uint8_t how = (uint8_t)fuzz_number(&s.in, 1);
 
-    if (!memory.bytes)
+    if (!memory.bytes) {
         kit_memory_init(&memory, GPA, SIZE);
+        kit_log_init(&dirty, (GPA + SIZE + 4095) / 4096);
+    }
     memset(memory.bytes, 0, SIZE);
     open_stage(&s, how, (uint8_t)fuzz_number(&s.in, 1));
     for (unsigned n = 0; n < MAX_CHAINS && s.in.size && one_chain(&s);)

@@ -28,6 +28,7 @@ static struct {
     uint64_t features[2];
     struct kit_ring guest, shadow;
     void *shadow_memory;
+    bool may_share;
     struct svq_relay_tables tables;
     struct svq_relay *relay;
     struct kit_device *device;
@@ -127,6 +128,7 @@ static void make(struct fuzz_input *in)
     s.shadow = kit_ring_alloc(svq_ring_format(s.features[1]), NUM, &s.shadow_memory);
     config.guest = (struct svq_relay_side){NUM, s.features[0], s.guest.at};
     config.backend = (struct svq_relay_side){NUM, s.features[1], s.shadow.at};
+    s.may_share = kind & 64;
     s.tables = (struct svq_relay_tables){.addr = SHADOW, .size = svq_relay_tables_size(&config)};
     if (s.tables.size)
         kit_require(posix_memalign(&s.tables.host, 4096, s.tables.size) == 0);
@@ -180,6 +182,7 @@ static bool start(bool intact)
         .tables = s.tables,
         .inflight = s.part,
         .inflight_entries = ENTRIES,
+        .may_share = s.may_share,
     };
     uint64_t before[PART_WORDS];
     struct svq_inflight_report report;
@@ -223,8 +226,11 @@ static void run(struct fuzz_input *in)
 {
     uint32_t base = s.shadow.format == SVQ_RING_PACKED ? SVQ_PACKED_START : 0;
     bool ours = true; /* nobody else has written it meanwhile */
+    struct kit_ring ring = s.shadow;
 
-    s.device = kit_device_new(s.memory.map, &s.shadow, s.features[1], base);
+    if (svq_relay_shares(s.relay))
+        ring.at.desc = s.guest.at.desc;
+    s.device = kit_device_new(s.memory.map, &ring, s.features[1], base);
     s.device->tables = s.tables;
     s.device->mixed = true;
     for (unsigned turn = 0; turn < 6; turn++) {
@@ -270,7 +276,7 @@ size_t fuzz_seed(unsigned i, uint8_t data[FUZZ_MAX])
     if (i >= 128)
         return 0;
     memset(data, 3, 64);
-    data[0] = (uint8_t)(i % 64);
+    data[0] = (uint8_t)i;
     data[1] = (uint8_t)(i * 37);
     data[2] = i >= 64;
     data[3] = 0;

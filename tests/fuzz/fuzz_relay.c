@@ -392,6 +392,7 @@ static void read_config(struct fuzz_input *in, struct svq_relay_config *config)
     shadow = svq_ring_format(config->backend.features);
     config->backend.num = svq_relay_shadow_num(shadow, config->guest.num) << (size >> 7);
     config->base = base & UINT16_MAX;
+    config->may_share = !(sides & 1) && base >> 16 & 1;
     if (sides & 1) /* any two places in the ring, or just behind it */
         config->base = (base & 0x80008000) | (base & 0x7fff) % (config->guest.num + 1) |
                        ((base >> 16 & 0x7fff) % (config->guest.num + 1)) << 16;
@@ -421,7 +422,7 @@ static size_t put(uint8_t *data, size_t at, const void *bytes, size_t len)
 
 size_t fuzz_seed(unsigned i, uint8_t data[FUZZ_MAX])
 {
-    const uint8_t start[] = {(uint8_t)i, (uint8_t)(i * 37 | 4), 0xfe, 0xff, 0, 0};
+    const uint8_t start[] = {(uint8_t)i, (uint8_t)(i * 37 | 4), 0xfe, 0xff, i >> 1 & 1, 0};
     const uint8_t packed_start[] = {(uint8_t)i, (uint8_t)(i * 37 | 4), 0, 0x80, 0, 0x80};
     size_t at = put(data, 0, i & 1 ? packed_start : start, sizeof(start));
 

@@ -312,15 +312,18 @@ static unsigned follow_emitted(const struct stage *s, struct kit_place at,
         return follow_emitted_packed(s, at, chain);
     chain->backend_id = s->shadow.split.avail->ring[at.off % s->shadow.num];
     i = chain->backend_id;
-    for (unsigned slots = 1;; slots++) {
+    chain->backend_slots = 1;
+    /* Of a shared descriptor table only heads are known. */
+    for (unsigned slots = 1; !svq_relay_shares(s->relay); slots++) {
         const struct kit_desc *d = &s->shadow.split.desc[i];
 
         fuzz_check(i < s->shadow.num && slots <= s->shadow.num);
         chain->backend_slots = (uint16_t)slots;
         if (!(d->flags & KIT_F_NEXT))
-            return 1;
+            break;
         i = d->next;
     }
+    return 1;
 }
 
 static void check_new_chains(struct stage *s, const struct svq_relay_state *now)
@@ -374,7 +377,9 @@ static void check_fault(struct stage *s, unsigned bits, const struct svq_relay_s
         fuzz_check(!(bits & ~SVQ_RELAY_FAULT));
     }
     s->faulted = side != SVQ_SIDE_NONE;
-    if (reason && strstr(reason, "does not cover a buffer"))
+    /* Chains that are looked into only when they come back may turn out to be bad then. */
+    if (reason && (strstr(reason, "does not cover a buffer") ||
+                   (side == SVQ_SIDE_GUEST && svq_relay_shares(s->relay))))
         s->blind = true;
 }
 

@@ -109,6 +109,7 @@ static void finish(struct world *w, struct chain *chain, bool skipped, uint32_t 
             chain_fill(w, chain, i, true);
     chain->state = CHAIN_COMPLETED;
     chain->skipped = skipped;
+    chain->said = len;
     chain->expected = len < chain->writable ? len : (uint32_t)chain->writable;
     q->completed[q->completed_count++ & (q->room - 1)] = chain;
 }

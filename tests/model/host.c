@@ -45,21 +45,46 @@ static void check_relayed(struct world *w, const struct chain *chain)
         w->totals->reorders++;
 }
 
+/* Unless the relay had to look into the chain, all it knows is what the back-end says. */
+static void note_length(struct world *w, struct chain *chain)
+{
+    struct host *h = &w->host;
+    bool read = !h->shared || h->logging || chain->skipped || chain->read;
+
+    if (!read)
+        chain->expected = chain->said;
+    h->bytes += read ? chain->bytes : chain->said;
+    w->totals->shared += h->shared;
+    w->totals->unread += !read;
+}
+
+/* The relay has taken all chains before this one. */
+static void note_taken(struct world *w, uint64_t taken, bool read)
+{
+    struct queue *q = &w->queue;
+
+    for (uint64_t n = w->host.taken; n < taken; n++)
+        q->chains[n & (q->room - 1)]->read = read;
+    w->host.taken = taken;
+}
+
 /* Whatever the relay did since rings_begin(): was it right? */
 static void account(struct world *w)
 {
     struct host *h = &w->host;
     struct svq_relay_state state;
-    const struct chain *chain;
+    struct chain *chain;
 
     while ((chain = rings_next(w)) != NULL) {
         check_relayed(w, chain);
         w->queue.relayed++;
-        h->bytes += chain->bytes;
+        note_length(w, chain);
         log_expect(w, chain);
     }
     svq_relay_state(h->relay, &state);
     rings_check_state(w, &state);
+    if (w->queue.relayed + state.in_flight > h->taken)
+        note_taken(w, w->queue.relayed + state.in_flight, h->logging);
     log_check(w);
 }
 
@@ -235,7 +260,9 @@ static void start_shadow(struct world *w, uint32_t base)
     h->given = 0;
     w->backend.next_slot = 0;
     h->relay = rings_relay(w, base);
+    h->shared = svq_relay_shares(h->relay);
     h->relayed_before = w->queue.relayed = w->queue.completed_count;
+    h->taken = w->queue.relayed;
     h->bytes = 0;
     h->hot = true;
     h->idle = false;
@@ -451,6 +478,12 @@ void host_die(struct world *w)
     start_shadow(w, rings_base(w, w->first)); /* the region knows better */
     h->inherited = true;
     note_given(w);
+    /* Those it finds in the region it looks into. */
+    for (unsigned i = 0; i < w->backend.redo_count; i++)
+        w->backend.redo[w->backend.redo_first + i]->read = true;
+    h->taken = w->queue.taken;
+    note_taken(w, h->given, true);
+    h->taken = h->given;
     account(w);
     check_owes(w);
     model_check(w, rings_listed(w) == listed, "a relay that begins forgets chains");

@@ -17,6 +17,10 @@
  * had completed what its ring says; what else it had taken comes again, before anything new. When
  * svqd is killed, so does all that the guest has not got.
  *
+ * Where the relay shares the guest's descriptor table, a length is passed on as it is unless it has
+ * looked into the chain: when it was taken, since there was a log or svqd had been killed, or when
+ * it came back, since there is a log or a batch passed it over.
+ *
  * Guest and back-end have formats and features of their own. Only if they are the same may the
  * back-end serve the guest's ring itself, and a scenario switches between that and the shadow.
  * Otherwise it is shadowed throughout, and a switch renews the shadow.
@@ -80,6 +84,8 @@ struct chain {
     uint16_t id;       /* by which the back-end knows it */
     bool skipped;      /* completed without an entry of its own */
     uint32_t expected; /* length that the guest has to see */
+    uint32_t said;     /* length that the back-end gave */
+    bool read;         /* shared descriptors: the relay knows what is in it */
     struct kit_buf bufs[];
 };
 
@@ -157,6 +163,8 @@ struct host {
     bool inherited;          /* from a relay that was killed */
     uint64_t relayed_before; /* queue.relayed when this relay started */
     uint64_t given;          /* chains before this one were given to an earlier back-end */
+    uint64_t taken;          /* chains before this one were taken by the relay */
+    bool shared;             /* the back-end has the guest's descriptor table */
     uint64_t bytes;
 
     bool logging;
@@ -172,7 +180,8 @@ struct totals {
     uint64_t scenarios, chains, buffers, switches, renewals, resumptions, quiesces, logged_chains;
     uint64_t kicks, calls, waits, reorders;
     uint64_t crashes, faulty_crashes, deaths, redone, stuck, awaited;
-    uint64_t pairs[2][2]; /* scenarios by format: guest, back-end */
+    uint64_t shared, unread; /* chains that came back in shared mode, and of these unread */
+    uint64_t pairs[2][2];    /* scenarios by format: guest, back-end */
     uint64_t pair_chains[2][2];
     uint64_t drawn[COMBINATIONS];
 };
@@ -184,6 +193,7 @@ struct world {
     struct side back;  /* the shadow ring */
     bool same;         /* the back-end may serve the guest's ring */
     bool tracked;      /* there is an in-flight region */
+    bool may_share;    /* the relay may give the back-end the guest's descriptors */
     uint16_t first;    /* ring index of chain 0, as in the lower half of a base */
     struct kit_memory *memory;
     struct queue queue;

@@ -110,6 +110,8 @@ static void print_totals(const struct totals *t, uint64_t seed)
            " deaths of svqd, %" PRIu64 " chains done again, %" PRIu64 " switches given up, %" PRIu64
            " looks at what is owed\n",
            t->crashes, t->faulty_crashes, t->deaths, t->redone, t->stuck, t->awaited);
+    printf("model: %" PRIu64 " chains with shared descriptors, %" PRIu64 " of them unread\n",
+           t->shared, t->unread);
     for (unsigned guest = 0; guest < 2; guest++)
         for (unsigned backend = 0; backend < 2; backend++)
             printf("model: %s guest, %s back-end: %" PRIu64 " scenarios, %" PRIu64 " chains\n",
@@ -131,7 +133,7 @@ static bool covered(const struct totals *t)
     }
     if (!t->switches || !t->renewals || !t->resumptions || !t->logged_chains || !t->waits ||
         !t->reorders || !t->faulty_crashes || !t->deaths || !t->redone || !t->stuck ||
-        !t->awaited) {
+        !t->awaited || !t->unread || t->unread == t->shared) {
         fprintf(stderr, "model: something never happened\n");
         missing++;
     }

@@ -75,6 +75,7 @@ static struct svq_relay_config config_of(const struct world *w, uint32_t base)
         .tables = w->rings->tables,
         .inflight = w->rings->part,
         .inflight_entries = w->rings->part_entries,
+        .may_share = w->may_share,
     };
 }
 
@@ -125,9 +126,12 @@ struct kit_device *rings_device(struct world *w, bool shadow, uint32_t base)
 {
     struct rings *r = w->rings;
 
+    struct kit_ring ring = shadow ? r->shadow : r->guest;
+
+    if (shadow && w->host.shared)
+        ring.at.desc = r->guest.at.desc;
     kit_device_free(r->device);
-    r->device =
-        kit_device_new(w->memory->map, shadow ? &r->shadow : &r->guest, w->back.features, base);
+    r->device = kit_device_new(w->memory->map, &ring, w->back.features, base);
     r->device->rng = &w->rng;
     r->device->tables = r->tables;
     /* Such chains are not what a packed ring's driver should make: then only if the guest does. */

@@ -123,6 +123,7 @@ void scenario_init(struct world *w, uint64_t seed, struct kit_memory *memory, st
     draw_start(w);
     draw_habits(w);
     w->tracked = kit_percent(&w->rng, 50);
+    w->may_share = kit_percent(&w->rng, 60);
     for (w->queue.room = 1; w->queue.room < w->front.num;)
         w->queue.room *= 2;
     w->queue.chains = calloc(w->queue.room, sizeof(w->queue.chains[0]));

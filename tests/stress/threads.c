@@ -231,8 +231,9 @@ static void lane_fault(void *opaque)
 
 static void start_engine(struct cast *c)
 {
-    static const unsigned grace[8] = {0, 0, 1, 1, 2, 3, 5, 10};
+    static const int grace[8] = {0, 0, 1, 1, 2, 3, 5, 10};
     struct svq_lane_config config = {
+        .poll_us = SVQ_POLL_DEFAULT,
         .relay = c->world->relay,
         .guest_kick = c->side[RELAY].event,
         .guest_call = c->side[GUEST].event,
@@ -241,12 +242,14 @@ static void start_engine(struct cast *c)
         .fault = lane_fault,
         .opaque = c->world,
     };
+    struct svq_engine_config engine = {.workers = 1};
 
     /*
      * Without grace it arms right after it has moved something, when the others have yet to find
      * that. Graces of some microseconds end while they are at it.
      */
-    kit_require(svq_engine_new(1, grace[kit_below(&c->side[RELAY].rng, 8)], &c->engine) == 0);
+    engine.poll_us = grace[kit_below(&c->side[RELAY].rng, 8)];
+    kit_require(svq_engine_new(&engine, &c->engine) == 0);
     kit_require(svq_lane_new(c->engine, &config, &c->lane) == 0);
 }
 

@@ -66,7 +66,9 @@ static void start_relay(struct world *w, uint16_t base)
         .guest = {w->num, combo_guest(w->config.combo), w->guest.at},
         .base = base,
         .map = w->memory.map,
+        .may_share = w->may_share,
     };
+    struct kit_ring ring;
     uint64_t features = combo_backend(w->config.combo);
     enum svq_ring_format format = svq_ring_format(features);
 
@@ -80,7 +82,10 @@ static void start_relay(struct world *w, uint16_t base)
     }
     config.tables = w->tables;
     kit_require(svq_relay_new(&config, &w->relay) == 0);
-    w->device = kit_device_new(w->memory.map, &w->shadow, features,
+    ring = w->shadow;
+    if (svq_relay_shares(w->relay))
+        ring.at.desc = w->guest.at.desc;
+    w->device = kit_device_new(w->memory.map, &ring, features,
                                format == SVQ_RING_PACKED ? SVQ_PACKED_START : SVQ_SPLIT_START);
     w->device->tables = w->tables;
     w->device->mixed = true;
@@ -103,6 +108,7 @@ void world_start(struct world *w, const struct world_config *config)
     w->guest_rng.state = kit_rand(&rng);
     w->backend_rng.state = kit_rand(&rng);
     w->relay_rng.state = kit_rand(&rng);
+    w->may_share = kit_percent(&rng, 50);
     w->offered = w->served = 0;
     w->done = 0;
     w->out = w->taken_count = 0;

@@ -47,6 +47,7 @@ struct world {
     struct kit_driver *driver;
     struct kit_device *device;
     struct svq_relay *relay;
+    bool may_share; /* the back-end may have the guest's descriptor table */
 
     /* The guest's. */
     _Alignas(128) struct kit_rng guest_rng;

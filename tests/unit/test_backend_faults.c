@@ -16,6 +16,7 @@
 enum { RING = 16 };
 
 static const struct rig_sides mirrored = {RING, EVENT_IDX, EVENT_IDX, 0};
+static const struct rig_sides shared = {RING, EVENT_IDX, EVENT_IDX, 0, true};
 static const struct rig_sides split_flat = {RING, INDIRECT, 0, 65533};
 static const struct rig_sides split_packed = {RING, 0, PACKED | EVENT_IDX, 1};
 static const struct rig_sides packed = {RING, PACKED, PACKED, 0x8000 | 15};
@@ -24,6 +25,7 @@ static const struct rig_sides packed_split = {RING + 5, PACKED, 0, 0x8000 | 20};
 
 /* The guest has IN_ORDER, the back-end has not. */
 static const struct rig_sides strict_split = {RING, PACKED | IN_ORDER, 0, 3};
+static const struct rig_sides strict_shared = {RING, IN_ORDER, 0, 65530, true};
 static const struct rig_sides strict_packed = {RING, IN_ORDER, PACKED, 65535};
 
 /* Three chains out, the last of them completed properly. Return: the ids still out. */
@@ -192,20 +194,23 @@ int main(void)
 #define TO_PACKED(name)                                                                  \
     RIG_TEST(name, packed), RIG_TEST(name, split_packed), RIG_TEST(name, strict_packed), \
         RIG_TEST(name, packed_flat)
-#define ALL(name) TO_SPLIT(name), TO_PACKED(name)
+#define SHARED(name)       RIG_TEST(name, shared), RIG_TEST(name, strict_shared)
+#define TO_ANY_SPLIT(name) TO_SPLIT(name), SHARED(name)
+#define ALL(name)          TO_ANY_SPLIT(name), TO_PACKED(name)
     const struct CMUnitTest tests[] = {
         ALL(test_used_id_out_of_range),
         ALL(test_used_id_far_out_of_range),
-        TO_SPLIT(test_used_id_of_more_than_16_bits),
+        TO_ANY_SPLIT(test_used_id_of_more_than_16_bits),
         ALL(test_used_id_not_outstanding),
         ALL(test_used_id_twice),
         ALL(test_used_id_twice_in_a_batch),
         ALL(test_used_id_of_a_chains_middle),
-        TO_SPLIT(test_used_idx_jumps),
-        TO_SPLIT(test_used_idx_jumps_far),
-        TO_SPLIT(test_used_idx_goes_back),
+        TO_ANY_SPLIT(test_used_idx_jumps),
+        TO_ANY_SPLIT(test_used_idx_jumps_far),
+        TO_ANY_SPLIT(test_used_idx_goes_back),
         ALL(test_used_although_nothing_is_out),
-        ALL(test_good_completions_before_a_guest_fault),
+        TO_SPLIT(test_good_completions_before_a_guest_fault),
+        TO_PACKED(test_good_completions_before_a_guest_fault),
     };
 
     return cmocka_run_group_tests_name("backend_faults", tests, NULL, NULL);

@@ -16,6 +16,9 @@
 enum { RING = 32 };
 
 static const struct rig_sides split = {RING, INDIRECT, INDIRECT, 0};
+static const struct rig_sides split_shared = {RING, INDIRECT, INDIRECT, 0, true};
+static const struct rig_sides split_shared_events = {RING, INDIRECT | EVENT_IDX,
+                                                     INDIRECT | EVENT_IDX, 65535, true};
 static const struct rig_sides split_events = {RING, INDIRECT | EVENT_IDX, INDIRECT, 65535};
 static const struct rig_sides split_packed = {RING, INDIRECT, PACKED, 65535};
 static const struct rig_sides packed = {RING, PACKED | INDIRECT, PACKED | INDIRECT, 0x8000};
@@ -296,10 +299,11 @@ static void test_beyond_the_log(void **state)
 
 int main(void)
 {
-#define EACH(name)                                                                              \
-    LOGGED_TEST(name, split), LOGGED_TEST(name, split_events), LOGGED_TEST(name, split_packed), \
-        LOGGED_TEST(name, packed), LOGGED_TEST(name, packed_events),                            \
-        LOGGED_TEST(name, packed_split)
+#define EACH(name)                                                               \
+    LOGGED_TEST(name, split), LOGGED_TEST(name, split_shared),                   \
+        LOGGED_TEST(name, split_shared_events), LOGGED_TEST(name, split_events), \
+        LOGGED_TEST(name, split_packed), LOGGED_TEST(name, packed),              \
+        LOGGED_TEST(name, packed_events), LOGGED_TEST(name, packed_split)
     const struct CMUnitTest tests[] = {
         EACH(test_the_writable_part),
         EACH(test_no_log),

@@ -16,6 +16,9 @@
 enum { RING = 32 };
 
 static const struct rig_sides split = {RING, INDIRECT, INDIRECT, 0};
+static const struct rig_sides split_shared = {RING, INDIRECT, INDIRECT, 0, true};
+static const struct rig_sides split_shared_events = {RING, INDIRECT | EVENT_IDX,
+                                                     INDIRECT | EVENT_IDX, 65535, true};
 static const struct rig_sides split_events = {RING, INDIRECT | EVENT_IDX, INDIRECT, 65535};
 static const struct rig_sides split_packed = {RING, INDIRECT, PACKED, 65535};
 static const struct rig_sides packed = {RING, PACKED | INDIRECT, PACKED | INDIRECT, 0x8000};
@@ -25,6 +28,7 @@ static const struct rig_sides packed_split = {RING - 3, PACKED | INDIRECT, INDIR
 
 /* Rings of many pages, about to wrap. */
 static const struct rig_sides large = {32768, 0, 0, 32764};
+static const struct rig_sides large_shared = {32768, EVENT_IDX, 0, 32764, true};
 static const struct rig_sides large_events = {32768, EVENT_IDX, EVENT_IDX, 32764};
 static const struct rig_sides large_packed = {32768, PACKED, PACKED, 0x8000 | 32764};
 static const struct rig_sides large_packed_split = {32767, PACKED | EVENT_IDX, 0, 32764};
@@ -269,13 +273,14 @@ static void test_arming_beyond_the_log(void **state)
 
 int main(void)
 {
-#define EACH(name)                                                                              \
-    LOGGED_TEST(name, split), LOGGED_TEST(name, split_events), LOGGED_TEST(name, split_packed), \
-        LOGGED_TEST(name, packed), LOGGED_TEST(name, packed_events),                            \
-        LOGGED_TEST(name, packed_split)
+#define EACH(name)                                                               \
+    LOGGED_TEST(name, split), LOGGED_TEST(name, split_shared),                   \
+        LOGGED_TEST(name, split_shared_events), LOGGED_TEST(name, split_events), \
+        LOGGED_TEST(name, split_packed), LOGGED_TEST(name, packed),              \
+        LOGGED_TEST(name, packed_events), LOGGED_TEST(name, packed_split)
 #define LARGE(name)                                                                             \
-    LOGGED_TEST(name, large), LOGGED_TEST(name, large_events), LOGGED_TEST(name, large_packed), \
-        LOGGED_TEST(name, large_packed_split)
+    LOGGED_TEST(name, large), LOGGED_TEST(name, large_shared), LOGGED_TEST(name, large_events), \
+        LOGGED_TEST(name, large_packed), LOGGED_TEST(name, large_packed_split)
 #define BOTH(name) EACH(name), LARGE(name)
     const struct CMUnitTest tests[] = {
         BOTH(test_used_entries),

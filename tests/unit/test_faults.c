@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "kit/rig.h"
+#include "kit/logged.h"
 
 enum { RING = 16 };
 
@@ -20,12 +20,14 @@ enum { RING = 16 };
 
 /* The guest's slots mirrored; pooled with tables converted; pooled with tables flattened. */
 static const struct rig_sides mirrored = {RING, BOTH, BOTH, 0};
+static const struct rig_sides shared = {RING, BOTH, BOTH, 0, true};
 static const struct rig_sides converted = {RING, BOTH, BOTH | PACKED, 0};
 static const struct rig_sides flattened = {RING, BOTH, EVENT_IDX, 0};
 static const struct rig_sides flattened_packed = {RING, BOTH, EVENT_IDX | PACKED, 0};
 
 /* No indirect tables at the guest. */
 static const struct rig_sides direct_only = {RING, EVENT_IDX, BOTH, 0};
+static const struct rig_sides direct_only_shared = {RING, EVENT_IDX, BOTH, 0, true};
 static const struct rig_sides direct_only_packed = {RING, EVENT_IDX, BOTH | PACKED, 0};
 
 /* ---- The guest ----------------------------------------------------------------------------- */
@@ -400,18 +402,34 @@ static void test_indirect_of_too_many_entries(void **state)
     check_indirect(rig, RIG_TABLES, 4096 * 16, 0);
 }
 
+/* Of a shared descriptor table no more is looked at than heads, unless there is a log. */
+static int setup_with_log(void **state)
+{
+    if (logged_setup(state))
+        return -1;
+    logged_start(*state, false);
+    return 0;
+}
+
 int main(void)
 {
+/* clang-format off */
+#define WITH_LOG(name, sides) \
+    {#name "_" #sides "_log", name, setup_with_log, logged_teardown, (void *)(uintptr_t)&(sides)}
+/* clang-format on */
 #define TABLES(name)                                                                \
     RIG_TEST(name, mirrored), RIG_TEST(name, converted), RIG_TEST(name, flattened), \
-        RIG_TEST(name, flattened_packed)
-#define ALL(name) TABLES(name), RIG_TEST(name, direct_only), RIG_TEST(name, direct_only_packed)
+        RIG_TEST(name, flattened_packed), WITH_LOG(name, shared)
+#define ALL(name)                                                                  \
+    TABLES(name), RIG_TEST(name, direct_only), RIG_TEST(name, direct_only_packed), \
+        WITH_LOG(name, direct_only_shared)
+#define HEADS(name) ALL(name), RIG_TEST(name, shared), RIG_TEST(name, direct_only_shared)
     const struct CMUnitTest tests[] = {
-        ALL(test_head_out_of_range),
-        ALL(test_head_far_out_of_range),
-        ALL(test_avail_idx_jumps),
-        ALL(test_avail_idx_goes_back),
-        ALL(test_more_than_a_ring_outstanding),
+        HEADS(test_head_out_of_range),
+        HEADS(test_head_far_out_of_range),
+        HEADS(test_avail_idx_jumps),
+        HEADS(test_avail_idx_goes_back),
+        HEADS(test_more_than_a_ring_outstanding),
         ALL(test_next_out_of_range),
         ALL(test_chain_loops),
         ALL(test_chain_loops_on_itself),
@@ -428,9 +446,15 @@ int main(void)
         ALL(test_too_many_bytes),
         /* Only mirrored slots can be taken twice. */
         RIG_TEST(test_head_offered_twice, mirrored),
+        RIG_TEST(test_head_offered_twice, shared),
+        WITH_LOG(test_head_offered_twice, shared),
         RIG_TEST(test_head_offered_twice_in_a_batch, mirrored),
+        RIG_TEST(test_head_offered_twice_in_a_batch, shared),
+        WITH_LOG(test_head_offered_twice_in_a_batch, shared),
         RIG_TEST(test_chains_that_share_a_descriptor, mirrored),
+        WITH_LOG(test_chains_that_share_a_descriptor, shared),
         RIG_TEST(test_indirect_not_negotiated, direct_only),
+        WITH_LOG(test_indirect_not_negotiated, direct_only_shared),
         RIG_TEST(test_indirect_not_negotiated, direct_only_packed),
         TABLES(test_indirect_with_next),
         TABLES(test_indirect_of_no_length),

@@ -155,6 +155,31 @@ static void test_sleepers_wake_by_their_deadlines(void **state)
     assert_true(svq_now() - before < 2 * SVQ_SEC);
 }
 
+static void nap(void *arg)
+{
+    int64_t limit = svq_deadline(20 * SVQ_SEC), took;
+
+    (void)arg;
+    do {
+        int64_t before = svq_now();
+
+        kit_require(before < limit);
+        svq_fiber_sleep(50 * SVQ_USEC);
+        took = svq_now() - before;
+        kit_require(took >= 50 * SVQ_USEC);
+        /* Not the next whole millisecond, unless the machine is busy. */
+    } while (took >= 500 * SVQ_USEC);
+    fibers_mark('n');
+}
+
+static void test_short_sleeps(void **state)
+{
+    (void)state;
+    fibers_spawn(nap, NULL);
+    fibers_run();
+    assert_string_equal(fibers_trail, "n");
+}
+
 static void sleep_long(void *arg)
 {
     uint64_t before = kit_cpu_us();
@@ -294,6 +319,47 @@ static void test_timeouts(void **state)
     fibers_spawn(time_out, &fd);
     fibers_run();
     assert_string_equal(fibers_trail, "k");
+    close(fd);
+}
+
+static void await_it(void *arg)
+{
+    int fd = *(int *)arg;
+    int64_t before = svq_now();
+
+    kit_require(svq_fiber_await(fd, POLLIN, before) == -ETIMEDOUT);
+    while (svq_fiber_await(fd, POLLIN, before + 10 * SVQ_MSEC) == 0)
+        ;
+    kit_require(svq_now() - before >= 10 * SVQ_MSEC);
+    fibers_mark('l');
+    while (!fibers_hush(fd))
+        kit_require(svq_fiber_await(fd, POLLIN, svq_deadline(SVQ_SEC)) == 0);
+    fibers_mark('k');
+    /* Somebody woke us meanwhile: that is for the next poll. */
+    kit_require(fibers_poll(fd, svq_deadline(SVQ_SEC)) == 0);
+}
+
+static void wake_and_ring(void *arg)
+{
+    void **both = arg;
+
+    svq_fiber_sleep(20 * SVQ_MSEC);
+    svq_fiber_wake(both[0]);
+    svq_fiber_sleep(SVQ_MSEC);
+    fibers_mark('r');
+    fibers_ring(*(int *)both[1]);
+}
+
+static void test_awaiting_one_fd(void **state)
+{
+    int fd = fibers_event();
+    void *both[] = {NULL, &fd};
+
+    (void)state;
+    both[0] = fibers_spawn(await_it, &fd);
+    fibers_spawn(wake_and_ring, both);
+    fibers_run();
+    assert_string_equal(fibers_trail, "lrk");
     close(fd);
 }
 
@@ -438,11 +504,13 @@ int main(void)
         TEST(test_generations),
         TEST(test_stacks_are_ones_own),
         TEST(test_sleepers_wake_by_their_deadlines),
+        TEST(test_short_sleeps),
         TEST(test_sleep_costs_nothing),
         TEST(test_an_fd_becomes_ready),
         TEST(test_several_fds),
         TEST(test_a_peer_hangs_up),
         TEST(test_timeouts),
+        TEST(test_awaiting_one_fd),
         TEST(test_a_busy_fiber_starves_nobody),
         TEST(test_a_wake_ends_a_poll),
         TEST(test_an_early_wake_is_kept),

@@ -174,6 +174,7 @@ static void check_flattened(const struct rig_sides *sides)
 static void test_every_shape(void **state)
 {
     (void)state;
+    check_kept(&(struct rig_sides){RING, INDIRECT, INDIRECT, SPLIT_START, true});
     for (unsigned i = 0; i < COUNT(kept); i++)
         check_kept(&kept[i]);
     for (unsigned i = 0; i < COUNT(converted); i++)

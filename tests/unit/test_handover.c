@@ -19,6 +19,8 @@ enum { RING = 16 };
 static const struct rig_sides split = {RING, 0, 0, 0};
 static const struct rig_sides split_events = {RING, EVENT_IDX, EVENT_IDX, 0};
 static const struct rig_sides split_at_the_wrap = {RING, EVENT_IDX, EVENT_IDX, 65531};
+static const struct rig_sides split_shared = {RING, 0, 0, 65531, true};
+static const struct rig_sides split_shared_events = {RING, EVENT_IDX, EVENT_IDX, 0, true};
 static const struct rig_sides packed = {RING, PACKED, PACKED, 0x8000};
 static const struct rig_sides packed_events = {RING + 1, PACKED | EVENT_IDX, PACKED | EVENT_IDX, 0};
 static const struct rig_sides packed_at_the_wrap = {RING, PACKED, PACKED, 0x800d};
@@ -146,6 +148,45 @@ static void test_detach_when_all_is_done(void **state)
         rig_expect_done(rig, i, 1);
     rig_expect_done(rig, 5, 2);
     rig_expect_nothing_done(rig);
+}
+
+/* A relay is made while another device serves the ring, and begins where that stops. */
+static void test_made_ahead(void **state)
+{
+    struct rig *rig = *state;
+    struct svq_relay_config config;
+    struct svq_relay *ahead;
+    unsigned done = 0;
+
+    for (unsigned round = 0; round < 3; round++) {
+        uint32_t base = detach(rig);
+
+        assert_int_equal(base, rig_guest_base(rig, done, done));
+        rig_attach(rig, false, base);
+        rig_offer_simple(rig, done);
+        config = rig_config(rig, rig->guest.format == SVQ_RING_PACKED ? SVQ_PACKED_START : 0);
+        assert_int_equal(svq_relay_new(&config, &ahead), 0);
+        rig_offer_simple(rig, done + 1);
+        assert_int_equal(rig_serve(rig, 1), 2);
+        rig_expect_done(rig, done++, 1);
+        rig_expect_done(rig, done++, 1);
+        rig_offer_simple(rig, done);
+        base = rig_stop(rig);
+        config.base = 0x7fff; /* no place in a packed ring */
+        assert_int_equal(svq_relay_begin(ahead, &config),
+                         rig->guest.format == SVQ_RING_PACKED ? -EINVAL : 0);
+        config.base = base;
+        assert_int_equal(svq_relay_begin(ahead, &config), 0);
+        rig->relay = ahead;
+        rig_attach(rig, true, rig_shadow_base(rig, 0, 0));
+        rig_settle(rig);
+        assert_int_equal(rig_serve(rig, 2), 1);
+        rig_settle(rig);
+        rig_expect_done(rig, done++, 2);
+        rig_expect_nothing_done(rig);
+        assert_int_equal(rig_state(rig).in_flight, 0);
+        rig_stop(rig);
+    }
 }
 
 /* A network card's receive queue: buffers wait in the shadow for packets that never came. */
@@ -384,15 +425,17 @@ static void test_full_ring(void **state)
 
 int main(void)
 {
-#define DIRECT(name)                                                                        \
-    RIG_TEST(name, split), RIG_TEST(name, split_events), RIG_TEST(name, split_at_the_wrap), \
-        RIG_TEST(name, packed), RIG_TEST(name, packed_events), RIG_TEST(name, packed_at_the_wrap)
+#define DIRECT(name)                                                                             \
+    RIG_TEST(name, split), RIG_TEST(name, split_shared), RIG_TEST(name, split_shared_events),    \
+        RIG_TEST(name, split_events), RIG_TEST(name, split_at_the_wrap), RIG_TEST(name, packed), \
+        RIG_TEST(name, packed_events), RIG_TEST(name, packed_at_the_wrap)
 #define EACH(name) DIRECT(name), RIG_TEST(name, split_packed), RIG_TEST(name, packed_split)
     const struct CMUnitTest tests[] = {
         EACH(test_drained_counts_what_the_backend_took),
         EACH(test_drained_refuses_impossible_bases),
         EACH(test_drained_knows_which_chains),
         EACH(test_detach_when_all_is_done),
+        EACH(test_made_ahead),
         EACH(test_detach_leaves_untaken_chains_to_the_guest),
         EACH(test_untaken_chains_stay_in_order),
         EACH(test_resumes_where_the_backend_stopped),

@@ -240,11 +240,12 @@ static void survive(struct stage *s, void (*step)(struct stage *s))
 
 /* ---- Scenarios ------------------------------------------------------------------------------- */
 
-static void play(uint64_t guest, uint64_t backend, uint64_t seed)
+static void play(uint64_t guest, uint64_t backend, uint64_t seed, bool share)
 {
     struct stage s;
 
     stage_open(&s, guest, backend, seed);
+    s.share = share;
     stage_start(&s);
     stage_attach(&s);
     for (unsigned round = 0; round < ROUNDS; round++) {
@@ -277,7 +278,7 @@ static void play(uint64_t guest, uint64_t backend, uint64_t seed)
 }
 
 /* Every pair of formats, orders and plans for tables. */
-static void play_all(bool packed_guest, bool packed_backend)
+static void play_all(bool packed_guest, bool packed_backend, bool share)
 {
     static const uint64_t orders[][2] = {
         {0, 0}, {IN_ORDER, 0}, {IN_ORDER, IN_ORDER}, {0, IN_ORDER}};
@@ -291,7 +292,7 @@ static void play_all(bool packed_guest, bool packed_backend)
         if (SANITIZED && i != 3 * pair + pair % 3)
             continue;
         play(order[0] | table[0] | (packed_guest ? PACKED : 0),
-             order[1] | table[1] | (packed_backend ? PACKED : 0), i + 1);
+             order[1] | table[1] | (packed_backend ? PACKED : 0), i + 1, share);
     }
     print_message("# killed at %lu points\n", points);
     assert_true(points > (SANITIZED ? 25 : 500));
@@ -300,25 +301,31 @@ static void play_all(bool packed_guest, bool packed_backend)
 static void test_split_split(void **state)
 {
     (void)state;
-    play_all(false, false);
+    play_all(false, false, false);
+}
+
+static void test_split_shared(void **state)
+{
+    (void)state;
+    play_all(false, false, true);
 }
 
 static void test_split_packed(void **state)
 {
     (void)state;
-    play_all(false, true);
+    play_all(false, true, false);
 }
 
 static void test_packed_split(void **state)
 {
     (void)state;
-    play_all(true, false);
+    play_all(true, false, false);
 }
 
 static void test_packed_packed(void **state)
 {
     (void)state;
-    play_all(true, true);
+    play_all(true, true, false);
 }
 
 /* Containers may forbid it, and ThreadSanitizer's own threads do not take it well. */
@@ -335,9 +342,8 @@ static bool can_trace(void)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_split_split),
-        cmocka_unit_test(test_split_packed),
-        cmocka_unit_test(test_packed_split),
+        cmocka_unit_test(test_split_split),   cmocka_unit_test(test_split_shared),
+        cmocka_unit_test(test_split_packed),  cmocka_unit_test(test_packed_split),
         cmocka_unit_test(test_packed_packed),
     };
 

@@ -13,11 +13,13 @@
 enum { RING = 32 };
 
 static const struct rig_sides split = {RING, 0, 0, 0};
+static const struct rig_sides split_shared = {RING, 0, 0, 0, true};
 static const struct rig_sides packed = {RING, PACKED, PACKED, 0x8000};
 static const struct rig_sides split_packed = {RING, 0, PACKED, 65530};
 static const struct rig_sides packed_split = {RING + 5, PACKED, 0, 30};
 
 static const struct rig_sides split_events = {RING, EVENT_IDX, EVENT_IDX, 0};
+static const struct rig_sides split_shared_events = {RING, EVENT_IDX, EVENT_IDX, 65530, true};
 static const struct rig_sides split_events_at_the_wrap = {RING, EVENT_IDX, EVENT_IDX, 65530};
 static const struct rig_sides packed_events = {RING, PACKED | EVENT_IDX, PACKED | EVENT_IDX, 31};
 static const struct rig_sides split_packed_events = {RING, EVENT_IDX, PACKED | EVENT_IDX, 0};
@@ -523,12 +525,12 @@ static void test_spurious_notifications(void **state)
 int main(void)
 {
 #define FLAGS(name)                                                              \
-    RIG_TEST(name, split), RIG_TEST(name, packed), RIG_TEST(name, split_packed), \
-        RIG_TEST(name, packed_split)
-#define EVENTS(name)                                                        \
-    RIG_TEST(name, split_events), RIG_TEST(name, split_events_at_the_wrap), \
-        RIG_TEST(name, packed_events), RIG_TEST(name, split_packed_events), \
-        RIG_TEST(name, packed_split_events)
+    RIG_TEST(name, split), RIG_TEST(name, split_shared), RIG_TEST(name, packed), \
+        RIG_TEST(name, split_packed), RIG_TEST(name, packed_split)
+#define EVENTS(name)                                                             \
+    RIG_TEST(name, split_events), RIG_TEST(name, split_shared_events),           \
+        RIG_TEST(name, split_events_at_the_wrap), RIG_TEST(name, packed_events), \
+        RIG_TEST(name, split_packed_events), RIG_TEST(name, packed_split_events)
 #define ALL(name) \
     FLAGS(name), EVENTS(name), RIG_TEST(name, events_flags), RIG_TEST(name, flags_events)
     const struct CMUnitTest tests[] = {

@@ -74,6 +74,7 @@ static void test_defaults(void **state)
     assert_int_equal(config->dirty_log, SVQ_DIRTY_LOG_AUTO);
     assert_int_equal(config->ring, SVQ_RING_CHOICE_AUTO);
     assert_true(config->offer == 0);
+    assert_int_equal(config->descriptors, SVQ_DESCRIPTORS_SHARED);
     assert_true(config->message_timeout == INT64_C(10000000000));
     assert_true(config->drain_timeout == INT64_C(5000000000));
     assert_true(config->reconnect == INT64_C(2000000000));
@@ -87,7 +88,7 @@ static void test_everything(void **state)
         parse("--device", NET, "--qmp", "/q", "--workers=4", "--poll-us", "0", "-v", "--device",
               "id=b,frontend=connect:/f,,x,backend=vhost-user:/y,shadow=on,dirty-log=backend,"
               "ring=packed,offer=in_order+event_idx,message-timeout=0.5,drain-timeout=2,"
-              "reconnect=0.25,keep-backend=on",
+              "reconnect=0.25,keep-backend=on,descriptors=copied",
               "--log-level", "error", NULL);
     const struct svq_device_config *config;
 
@@ -107,8 +108,35 @@ static void test_everything(void **state)
     assert_true(config->message_timeout == 500000000);
     assert_true(config->drain_timeout == INT64_C(2000000000));
     assert_true(config->reconnect == 250000000);
+    assert_int_equal(config->descriptors, SVQ_DESCRIPTORS_COPIED);
     assert_true(config->keep_backend);
     svq_options_release(&p.options);
+}
+
+static void test_huge_pages(void **state)
+{
+    static const char *const names[] = {"auto", "reserved", "off"};
+    json_t *root = json_pack("{s:s}", "huge-pages", "off");
+    struct svq_failure failure = {0};
+    struct parsed p;
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        p = parse("--device", NET, "--huge-pages", names[i], NULL);
+        assert_int_equal(p.ret, 0);
+        assert_int_equal(p.options.huge_pages, i);
+        /* The command line wins. */
+        assert_int_equal(svq_config_apply(root, &p.options, &failure), 0);
+        assert_int_equal(p.options.huge_pages, i);
+        svq_options_release(&p.options);
+    }
+    refuse(parse("--huge-pages", "on", NULL), "--huge-pages on: expected auto, reserved or off");
+    p = parse("--device", NET, NULL);
+    assert_int_equal(p.options.huge_pages, SVQ_HUGE_PAGES_AUTO);
+    assert_int_equal(svq_config_apply(root, &p.options, &failure), 0);
+    assert_int_equal(p.options.huge_pages, SVQ_HUGE_PAGES_OFF);
+    svq_options_release(&p.options);
+    json_decref(root);
 }
 
 static void test_actions(void **state)
@@ -142,7 +170,8 @@ static void test_refused_options(void **state)
     refuse(parse("--qmp", "/q", "extra", NULL), "Unexpected argument 'extra'");
     refuse(parse("--workers", "0", NULL), "--workers 0: expected a number between 1 and 256");
     refuse(parse("--workers", "two", NULL), "--workers two: expected a number between 1 and 256");
-    refuse(parse("--poll-us", "-1", NULL), "--poll-us -1: expected a number between 0 and 1000000");
+    refuse(parse("--poll-us", "-1", NULL),
+           "--poll-us -1: expected a number between 0 and 1000000, or always");
     refuse(parse("--log-level", "loud", NULL),
            "--log-level loud: expected error, warning, info or debug");
     refuse(parse("--config", "/a", "--config", "/b", NULL), "--config is given twice");
@@ -190,6 +219,9 @@ static void test_recovery_keys(void **state)
     refuse(parse("--device", "reconnect=86401", NULL),
            "--device reconnect=86401: "
            "Parameter 'reconnect' expects seconds between 0.001 and 86400, or 0");
+    refuse(parse("--device", "descriptors=private", NULL),
+           "--device descriptors=private: "
+           "Parameter 'descriptors' does not accept value 'private'");
     refuse(parse("--device", "keep-backend=true", NULL),
            "--device keep-backend=true: "
            "Parameter 'keep-backend' does not accept value 'true'");
@@ -303,6 +335,7 @@ static void test_help(void **state)
                                        "shadow=",
                                        "dirty-log=",
                                        "ring=",
+                                       "descriptors=",
                                        "offer=",
                                        "message-timeout=",
                                        "drain-timeout=",
@@ -326,7 +359,10 @@ static void test_hints(void **state)
     p = parse("--device", "id=a,frontned=/x", NULL);
     assert_string_equal(p.failure.hint, "A device's keys are id, frontend, backend, shadow, "
                                         "dirty-log, ring, offer, message-timeout, drain-timeout, "
-                                        "reconnect, keep-backend");
+                                        "reconnect, descriptors, poll-us, keep-backend");
+    svq_options_release(&p.options);
+    p = parse("--device", "id=a,descriptors=read", NULL);
+    assert_string_equal(p.failure.hint, "Use one of shared, copied");
     svq_options_release(&p.options);
     p = parse("--device", "id=a,dirty-log=yes", NULL);
     assert_string_equal(p.failure.hint, "Use one of auto, shadow, backend");
@@ -415,7 +451,8 @@ static void test_config(void **state)
                            " \"reconnect\": 0, \"keep-backend\": true},"
                            " {\"id\": \"b\", \"frontend\": \"/g\", \"ring\": \"split\","
                            " \"backend\": \"vhost-user:/b\", \"offer\": [\"packed\"],"
-                           " \"reconnect\": 0.5, \"keep-backend\": \"on\"},"
+                           " \"reconnect\": 0.5, \"keep-backend\": \"on\","
+                           " \"descriptors\": \"copied\"},"
                            " {\"id\": \"c\", \"frontend\": \"connect:/h\", \"keep-backend\": false,"
                            " \"backend\": \"vhost-user:listen:/l\"}],"
                            " \"qmp\": \"/q\", \"workers\": 2, \"poll-us\": 10,"
@@ -431,6 +468,8 @@ static void test_config(void **state)
     assert_true(options.devices[0].config.keep_backend);
     assert_true(options.devices[1].config.reconnect == 500000000);
     assert_true(options.devices[1].config.keep_backend);
+    assert_int_equal(options.devices[1].config.descriptors, SVQ_DESCRIPTORS_COPIED);
+    assert_int_equal(options.devices[2].config.descriptors, SVQ_DESCRIPTORS_SHARED);
     assert_string_equal(options.devices[2].config.frontend, "connect:/h");
     assert_string_equal(options.devices[2].config.backend, "vhost-user:listen:/l");
     assert_true(options.devices[2].config.reconnect == SVQ_DEFAULT_RECONNECT);
@@ -456,7 +495,8 @@ static void test_refused_config(void **state)
     refuse_config("{\"worker\": 1}", "'worker' is unexpected");
     refuse_config("{\"workers\": 0}", "'workers' must be a whole number between 1 and 256");
     refuse_config("{\"workers\": \"1\"}", "'workers' must be a whole number between 1 and 256");
-    refuse_config("{\"poll-us\": -1}", "'poll-us' must be a whole number between 0 and 1000000");
+    refuse_config("{\"poll-us\": -1}",
+                  "'poll-us' must be a number between 0 and 1000000, or always");
     refuse_config("{\"qmp\": 1}", "'qmp' must be the path of a socket, as a string");
     refuse_config("{\"log-level\": \"x\"}",
                   "'log-level' must be \"error\", \"warning\", \"info\" or \"debug\"");
@@ -471,6 +511,10 @@ static void test_refused_config(void **state)
                   "devices[0]: Invalid parameter type for 'shadow', expected: string");
     refuse_config("{\"devices\": [{\"ring\": \"vring\"}]}",
                   "devices[0]: Parameter 'ring' does not accept value 'vring'");
+    refuse_config("{\"devices\": [{\"descriptors\": \"shares\"}]}",
+                  "devices[0]: Parameter 'descriptors' does not accept value 'shares'");
+    refuse_config("{\"devices\": [{\"descriptors\": true}]}",
+                  "devices[0]: Invalid parameter type for 'descriptors', expected: string");
     refuse_config("{\"devices\": [{\"offer\": true}]}",
                   "devices[0]: Invalid parameter type for 'offer', expected: string or array");
     refuse_config("{\"devices\": [{\"reconnect\": \"1\"}]}",
@@ -535,6 +579,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_huge_pages),
         cmocka_unit_test(test_actions),
         cmocka_unit_test(test_refused_options),
         cmocka_unit_test(test_refused_devices),

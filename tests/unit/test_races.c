@@ -140,6 +140,7 @@ struct side {
     void (*prepare)(struct rig *rig);
     /* Return: this side knows that there is something to do, or has notified. */
     bool (*act)(struct rig *rig);
+    bool idle; /* no chain is on its way afterwards */
 };
 
 static bool guest_goes_to_sleep(struct rig *rig)
@@ -210,6 +211,8 @@ static void fight(const struct rig_sides *sides, bool (*relay)(struct svq_relay 
 {
     struct kit_rng rng = {7};
     struct duel *d = NULL;
+    /* Without a chain a round takes next to no time. */
+    unsigned rounds = other.idle ? 20 * ROUNDS : ROUNDS;
     unsigned missed = 0, aim = 200, round;
     uint64_t end = now_ms() + 1200; /* enough, even where the two have to share a processor */
 
@@ -219,7 +222,7 @@ static void fight(const struct rig_sides *sides, bool (*relay)(struct svq_relay 
     d->round = d->done = 0;
     d->stop = false;
     kit_require(!pthread_create(&d->thread, NULL, relay_main, d));
-    for (round = 1; round <= ROUNDS && now_ms() < end; round++) {
+    for (round = 1; round <= rounds && now_ms() < end; round++) {
         unsigned delay = kit_below(&rng, 2 * aim);
         bool seen;
 
@@ -236,7 +239,8 @@ static void fight(const struct rig_sides *sides, bool (*relay)(struct svq_relay 
             aim += aim < 5000;
         else if (aim > 2)
             aim--;
-        finish(&d->rig);
+        if (!other.idle)
+            finish(&d->rig);
     }
     d->stop = true;
     __atomic_store_n(&d->round, round, __ATOMIC_RELEASE);
@@ -247,6 +251,8 @@ static void fight(const struct rig_sides *sides, bool (*relay)(struct svq_relay 
 }
 
 static const struct rig_sides split = {RING, 0, 0, 65000};
+static const struct rig_sides shared = {RING, 0, 0, 65000, true};
+static const struct rig_sides shared_events = {RING, EVENT_IDX, EVENT_IDX, 65000, true};
 static const struct rig_sides split_events = {RING, EVENT_IDX, EVENT_IDX, 65000};
 static const struct rig_sides packed = {RING, PACKED, PACKED, 0x8000};
 static const struct rig_sides packed_events = {RING, PACKED | EVENT_IDX, PACKED | EVENT_IDX, 1};
@@ -279,6 +285,65 @@ static void test_arm_sees_the_completion_or_is_called(void **state)
     struct side backend = {backend_takes, backend_completes};
 
     fight(*state, svq_relay_arm, backend);
+}
+
+/* ---- The dirty log --------------------------------------------------------------------------- */
+
+static struct kit_log harvested;
+static bool logs;
+
+/* The front-end takes the bit of the page with the relay's wishes; it has been set before. */
+static uint8_t *wishes_bit(void)
+{
+    uint64_t page = RIG_DEVICE / RIG_PAGE;
+
+    return &harvested.bits[page / 8];
+}
+
+static void relay_polls_and_logs(struct rig *rig)
+{
+    const struct svq_relay_log where = {
+        .log = harvested.log, .ring = true, .desc_gpa = RIG_DESC, .device_gpa = RIG_DEVICE};
+
+    /* Once: the relay's thread is to have at hand what else it reads. */
+    if (!logs)
+        svq_relay_set_log(rig->relay, &where);
+    logs = true;
+    svq_relay_disarm(rig->relay);
+    *wishes_bit() |= 1u << RIG_DEVICE / RIG_PAGE % 8;
+}
+
+static bool arms_and_is_logged(struct svq_relay *relay)
+{
+    /* As before: what it is going to read is at hand. */
+    __atomic_load_n(wishes_bit(), __ATOMIC_RELAXED);
+    svq_relay_arm(relay);
+    return kit_log_test(&harvested, RIG_DEVICE / RIG_PAGE);
+}
+
+static bool wants_kicks(const struct rig *rig)
+{
+    if (rig->guest.format == SVQ_RING_PACKED)
+        return kit_get16(&rig->guest.packed.device->flags) != KIT_EVENT_DISABLE;
+    return !kit_get16(&rig->guest.split.used->flags);
+}
+
+/* Return: the copy of the page that it takes now shows what the relay wrote. */
+static bool frontend_harvests(struct rig *rig)
+{
+    __atomic_exchange_n(wishes_bit(), 0, __ATOMIC_SEQ_CST);
+    return wants_kicks(rig);
+}
+
+/* What the relay asks for is in the harvest's copy, or the page is dirty again. */
+static void test_wishes_are_logged(void **state)
+{
+    struct side frontend = {relay_polls_and_logs, frontend_harvests, .idle = true};
+
+    logs = false;
+    kit_log_init(&harvested, RIG_END / RIG_PAGE);
+    fight(*state, arms_and_is_logged, frontend);
+    kit_log_free(&harvested);
 }
 
 /* ---- Descriptors that change under the relay's eyes -------------------------------------------
@@ -399,12 +464,15 @@ int main(void)
     }
 #define ALL(name)                                                                               \
     DUEL(name, split), DUEL(name, split_events), DUEL(name, packed), DUEL(name, packed_events), \
-        DUEL(name, split_packed), DUEL(name, packed_split)
+        DUEL(name, split_packed), DUEL(name, packed_split), DUEL(name, shared),                 \
+        DUEL(name, shared_events)
     const struct CMUnitTest tests[] = {
         ALL(test_call_or_seen),
         ALL(test_kick_or_seen),
         ALL(test_arm_sees_the_chain_or_is_kicked),
         ALL(test_arm_sees_the_completion_or_is_called),
+        DUEL(test_wishes_are_logged, split),
+        DUEL(test_wishes_are_logged, packed),
         DUEL(test_descriptors_are_read_once, split),
         DUEL(test_descriptors_are_read_once, packed),
         DUEL(test_descriptors_are_read_once, split_packed),

@@ -359,8 +359,9 @@ static const uint64_t tables[][2] = {{0, 0}, {INDIRECT, INDIRECT}, {INDIRECT, 0}
 /* Order: any, batches (twice), restored. */
 static const uint64_t orders[][2] = {{0, 0}, {0, IN_ORDER}, {IN_ORDER, IN_ORDER}, {IN_ORDER, 0}};
 
-enum { COMBINATIONS = 2 * 2 * 3 * 4, TESTS = 6 };
+enum { MATRIX = 2 * 2 * 3 * 4, COMBINATIONS = 2 * MATRIX, TESTS = 6 };
 
+/* Each of them once copied and once, where that can be, shared. */
 static struct rig_sides combination(unsigned at)
 {
     const uint64_t *table = tables[at / 4 % 3], *order = orders[at / 12 % 4];
@@ -375,6 +376,7 @@ static struct rig_sides combination(unsigned at)
     if (guest)
         sides.num = at % 8 < 4 ? RING - 1 : RING + 1;
     sides.base = guest ? 0x8000 | (at % 7) : 65530;
+    sides.share = at >= MATRIX;
     return sides;
 }
 

@@ -18,8 +18,10 @@ enum { RING = 16 };
 
 static const struct rig_sides split = {RING, 0, 0, 65530};
 static const struct rig_sides split_events = {RING, EVENT_IDX, EVENT_IDX, 65530};
+static const struct rig_sides split_shared = {RING, EVENT_IDX | INDIRECT, INDIRECT, 65530, true};
 static const struct rig_sides split_pooled = {RING, 0, IN_ORDER, 0};
 static const struct rig_sides split_restored = {RING, IN_ORDER, 0, 65530};
+static const struct rig_sides split_shared_restored = {RING, IN_ORDER, 0, 65530, true};
 static const struct rig_sides split_packed = {RING, INDIRECT, PACKED | EVENT_IDX | INDIRECT, 0};
 static const struct rig_sides packed = {RING + 1, PACKED | EVENT_IDX, PACKED | EVENT_IDX, 0x8000};
 static const struct rig_sides packed_tables = {RING, PACKED | INDIRECT, PACKED | INDIRECT, 0};
@@ -509,9 +511,11 @@ static void test_log(void **state)
 int main(void)
 {
 #define LOOSE(name)                                                                    \
-    RIG_TEST(name, split), RIG_TEST(name, split_events), RIG_TEST(name, split_packed), \
-        RIG_TEST(name, packed), RIG_TEST(name, packed_split)
-#define RESTORED(name) RIG_TEST(name, split_restored), RIG_TEST(name, packed_restored)
+    RIG_TEST(name, split), RIG_TEST(name, split_shared), RIG_TEST(name, split_events), \
+        RIG_TEST(name, split_packed), RIG_TEST(name, packed), RIG_TEST(name, packed_split)
+#define RESTORED(name)                                                     \
+    RIG_TEST(name, split_restored), RIG_TEST(name, split_shared_restored), \
+        RIG_TEST(name, packed_restored)
 #define EACH(name) \
     LOOSE(name), RESTORED(name), RIG_TEST(name, split_pooled), RIG_TEST(name, packed_batches)
     const struct CMUnitTest tests[] = {

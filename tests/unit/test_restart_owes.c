@@ -18,6 +18,8 @@
 enum { RING = 16 };
 
 static const struct rig_sides split = {RING, 0, 0, 65530};
+static const struct rig_sides split_shared = {RING, EVENT_IDX, 0, 65530, true};
+static const struct rig_sides split_shared_restored = {RING, IN_ORDER, 0, 65530, true};
 static const struct rig_sides split_restored = {RING, IN_ORDER, 0, 65530};
 static const struct rig_sides split_pooled = {RING, 0, IN_ORDER, 0};
 static const struct rig_sides split_packed = {RING, INDIRECT, PACKED | EVENT_IDX | INDIRECT, 0};
@@ -266,10 +268,10 @@ static void test_left_without_a_gap(void **state)
 
 int main(void)
 {
-#define LOOSE(name)                                                              \
-    RIG_TEST(name, split), RIG_TEST(name, split_packed), RIG_TEST(name, packed), \
-        RIG_TEST(name, packed_split), RIG_TEST(name, split_restored),            \
-        RIG_TEST(name, packed_restored)
+#define LOOSE(name)                                                                             \
+    RIG_TEST(name, split), RIG_TEST(name, split_shared), RIG_TEST(name, split_shared_restored), \
+        RIG_TEST(name, split_packed), RIG_TEST(name, packed), RIG_TEST(name, packed_split),     \
+        RIG_TEST(name, split_restored), RIG_TEST(name, packed_restored)
     const struct CMUnitTest tests[] = {
         LOOSE(test_nothing_without_a_crash),
         LOOSE(test_nothing_in_order),

@@ -17,10 +17,12 @@
 enum { RING = 8, ENTRIES = 11 };
 
 static const struct rig_sides split = {RING, 0, 0, 65533};
+static const struct rig_sides split_shared = {RING, 0, 0, 65533, true};
 static const struct rig_sides packed = {RING - 1, PACKED, PACKED, 0x8003};
 static const struct rig_sides split_packed = {RING, 0, PACKED, 65533};
 static const struct rig_sides packed_split = {RING - 1, PACKED, 0, 3};
 static const struct rig_sides split_restore = {RING, IN_ORDER, 0, 0};
+static const struct rig_sides shared_restore = {RING, IN_ORDER, 0, 0, true};
 static const struct rig_sides packed_tiny = {2, PACKED, PACKED, 0x8000};
 
 static uint64_t memory[64]; /* the part */
@@ -556,29 +558,32 @@ static void test_any_byte(void **state)
 #define TEST(name, sides) \
     {#name "_" #sides, name, setup, rig_teardown, (void *)(uintptr_t)&(sides)}
 /* clang-format on */
-#define FOUR(name) \
-    TEST(name, split), TEST(name, packed), TEST(name, split_packed), TEST(name, packed_split)
+#define EACH(name)                                                                             \
+    TEST(name, split), TEST(name, split_shared), TEST(name, packed), TEST(name, split_packed), \
+        TEST(name, packed_split)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sizes),
-        FOUR(test_a_new_part),
+        EACH(test_a_new_part),
         TEST(test_arguments, split),
         TEST(test_arguments, packed),
-        FOUR(test_done_again_in_order),
+        EACH(test_done_again_in_order),
         TEST(test_done_again_in_order, split_restore),
-        FOUR(test_equal_counters),
-        FOUR(test_arm_does_not_sleep_on_them),
+        TEST(test_done_again_in_order, shared_restore),
+        EACH(test_equal_counters),
+        EACH(test_arm_does_not_sleep_on_them),
         TEST(test_a_whole_lap, packed_tiny),
         TEST(test_lost_entries_come_back, packed),
-        FOUR(test_detach_clears_marks),
-        FOUR(test_detach_after_taking_over),
-        FOUR(test_detach_leaves_the_marks_of_lost_chains),
-        FOUR(test_heads_of_bad_parts),
+        EACH(test_detach_clears_marks),
+        EACH(test_detach_after_taking_over),
+        EACH(test_detach_leaves_the_marks_of_lost_chains),
+        EACH(test_heads_of_bad_parts),
         TEST(test_bad_split_parts, split),
+        TEST(test_bad_split_parts, split_shared),
         TEST(test_bad_packed_parts, packed),
-        FOUR(test_any_byte),
+        EACH(test_any_byte),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

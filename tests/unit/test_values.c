@@ -11,6 +11,7 @@
 #include <shadowvq/relay.h>
 #include <shadowvq/vhost_user.h>
 
+#include "daemon/cpu_list.h"
 #include "daemon/keyval.h"
 #include "daemon/number.h"
 #include "daemon/ring_features.h"
@@ -123,6 +124,65 @@ static void test_keyval(void **state)
                 "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'");
 }
 
+/* ---- Polling and processors ---------------------------------------------------------------- */
+
+static bool convert_poll_us(const char *json, int *out)
+{
+    json_t *value = json_loads(json, JSON_DECODE_ANY, NULL);
+    bool good;
+
+    assert_non_null(value);
+    good = svq_poll_us_convert(value, out);
+    json_decref(value);
+    return good;
+}
+
+static void test_poll_us(void **state)
+{
+    static const char *const bad[] = {"", "-1", "1000001", "Always", "always ", "0.5"};
+    static const char *const bad_json[] = {"-1", "1000001", "0.5", "true", "null", "\"x\"", "[]"};
+    int value = 7;
+
+    (void)state;
+    assert_true(svq_poll_us_parse("0", &value));
+    assert_int_equal(value, 0);
+    assert_true(svq_poll_us_parse("1000000", &value));
+    assert_int_equal(value, 1000000);
+    assert_true(svq_poll_us_parse("always", &value));
+    assert_int_equal(value, SVQ_POLL_ALWAYS);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_false(svq_poll_us_parse(bad[i], &value));
+    assert_true(convert_poll_us("50", &value));
+    assert_int_equal(value, 50);
+    assert_true(convert_poll_us("\"60\"", &value));
+    assert_int_equal(value, 60);
+    assert_true(convert_poll_us("\"always\"", &value));
+    assert_int_equal(value, SVQ_POLL_ALWAYS);
+    for (size_t i = 0; i < sizeof(bad_json) / sizeof(bad_json[0]); i++)
+        assert_false(convert_poll_us(bad_json[i], &value));
+}
+
+static void test_cpu_list(void **state)
+{
+    static const char *const bad[] = {"",     ",",      "1,",   ",1",          "a",       "1-",
+                                      "-1",   "-",      "2-1",  "1 2",         "0x1",     "1-2-3",
+                                      "1024", "0-1024", "1,,2", "99999999999", "0-1023,0"};
+    struct svq_cpu_list list;
+
+    (void)state;
+    assert_true(svq_cpu_list_parse("3", &list));
+    assert_int_equal(list.count, 1);
+    assert_int_equal(list.cpus[0], 3);
+    assert_true(svq_cpu_list_parse("1,4-6,0", &list));
+    assert_int_equal(list.count, 5);
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(list.cpus[i], ((const unsigned[]){1, 4, 5, 6, 0})[i]);
+    assert_true(svq_cpu_list_parse("0-1023", &list));
+    assert_int_equal(list.count, SVQ_MAX_CPU);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_false(svq_cpu_list_parse(bad[i], &list));
+}
+
 /* ---- Ring features ------------------------------------------------------------------------- */
 
 #define EXPECTED "expected any of packed, event_idx, indirect, in_order"
@@ -232,7 +292,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_numbers),     cmocka_unit_test(test_seconds),
-        cmocka_unit_test(test_keyval),      cmocka_unit_test(test_offer),
+        cmocka_unit_test(test_keyval),      cmocka_unit_test(test_poll_us),
+        cmocka_unit_test(test_cpu_list),    cmocka_unit_test(test_offer),
         cmocka_unit_test(test_offer_shown),
     };
 

@@ -212,25 +212,6 @@ def test_impossible_answer_in_pass_through(folder, closing, base):
 # What looks odd and is right.
 
 
-@pytest.mark.parametrize("length", [65, 4096, 0xFFFFFFFF])
-def test_length_is_clamped(paired, length):
-    """More than the chain's writable total is told as that total."""
-    made = paired()
-
-    def corrupt(queue, chain):
-        chain.write(answer(chain.read(), chain.room))
-        chain.ring.push(chain.head, length)
-        queue.signal(chain.ring)
-        return True
-
-    made.unit.backend.corrupt = corrupt
-    for queue in made.unit.guest.queues:
-        queue.submit([b"request"], [60, 4])
-        assert queue.complete(1)[0].length == 64
-        queue.submit([b"nothing to write"])
-        assert queue.complete(1)[0].length == 0
-
-
 def test_shadow_descriptors_are_never_read_back(paired):
     """A back-end that scribbles over descriptors it has taken harms only itself."""
     made = paired()
@@ -251,10 +232,3 @@ def test_shadow_descriptors_are_never_read_back(paired):
         made.unit.io(100)
     made.unit.backend.corrupt = None
     made.unit.io(40)
-
-
-def test_spurious_calls(paired):
-    made = paired()
-    for _ in range(100):
-        made.unit.backend.run(lambda: os.eventfd_write(made.unit.backend.queues[0].call, 1))
-    made.unit.io()

@@ -4,6 +4,7 @@ import os
 
 import pytest
 from svqwire.guest import answer
+from svqwire.pairs import Pair
 from svqwire.qmp import QmpError
 from svqwire.wait import wait_until
 from test_bad_guest_ring import assert_recovers, assert_stopped
@@ -99,10 +100,17 @@ def test_bad_used_while_a_switch_drains(bench, name):
     made.fresh()
 
 
+@pytest.fixture(params=["split-split", "packed-packed", "split-packed"])
+def paired(request, folder, closing):
+    """A function that makes a bench with that pair of ring formats."""
+    return lambda **options: closing(
+        Pair(request.param).bench(folder, shadow="on", keys={"descriptors": "copied"}, **options))
+
+
 @pytest.mark.parametrize("length", [65, 4096, 0xFFFFFFFF])
-def test_length_is_clamped(bench, length):
+def test_length_is_clamped(paired, length):
     """More than the chain's writable total is told as that total."""
-    made = bench(shadow="on")
+    made = paired()
 
     def corrupt(queue, chain):
         chain.write(answer(chain.read(), chain.room))
@@ -120,7 +128,7 @@ def test_length_is_clamped(bench, length):
 
 def test_shadow_descriptors_are_never_read_back(bench):
     """A back-end that scribbles over the table and the avail ring harms only itself."""
-    made = bench(shadow="on")
+    made = bench(shadow="on", keys={"descriptors": "copied"})
 
     def corrupt(queue, chain):
         data = answer(chain.read(), chain.room)
@@ -140,9 +148,9 @@ def test_shadow_descriptors_are_never_read_back(bench):
     made.unit.io(40)
 
 
-def test_spurious_calls(bench):
+def test_spurious_calls(paired):
     """Calls without a completion: the guest is not told of any."""
-    made = bench(shadow="on")
+    made = paired()
     queue = made.unit.guest.queues[0]
     queue.call.take()
     for _ in range(100):

@@ -22,6 +22,7 @@ RINGS = {
     "in_order": dict(in_order=True), "in_order_behind": dict(in_order=True),
 }
 SAME = ("split-split", "packed-packed")
+QUEUES = 4  # where all of them are meant
 DOWN = (0, 0, 0, 0, 0.004, 0.02)  # seconds until the next one listens
 FAST = {"reconnect": 0.005, "message-timeout": 5}
 
@@ -189,3 +190,30 @@ def test_switched_all_the_time(folder, closing, pair):
     crashes.some(POINTS, switch)
     crashes.judge()
     assert len(done) > POINTS / 8 and True in done and False in done
+
+
+@pytest.mark.parametrize("enable", [True, False], ids=["on", "off"])
+@pytest.mark.parametrize("pair", SAME)
+def test_between_the_answers_of_a_halt(folder, closing, pair, enable):
+    """All rings are asked to stop at once. Those of which the answer came before the end have
+    stopped, the others have not; all go on."""
+    crashes = Crashes(folder, closing, f"halt {pair} {enable}", pair, "modern", queues=QUEUES)
+    svqd, backend = crashes.made.svqd, crashes.backend
+    for number in range(QUEUES):
+        for side in ("before", "after"):
+            crashes.until(lambda: svqd.device("dev0")["backend"]["link"] == "up")
+            if svqd.device("dev0")["mode"] == ("shadow" if enable else "pass-through"):
+                svqd.shadow("dev0", not enable)
+            crashes.pump.rounds(2)
+            before = backend.deaths
+            backend.hold = True
+            crashes.pump.fill(2)
+            backend.doom(f"{side} GET_VRING_BASE", number)
+            with pytest.raises(QmpError):
+                svqd.shadow("dev0", enable)
+            assert backend.deaths == before + 1 and not backend.doomed()
+            backend.release()
+            crashes.made.qmp.drain().clear()
+    crashes.until(lambda: svqd.device("dev0")["backend"]["link"] == "up")
+    svqd.shadow("dev0", enable)
+    crashes.judge()

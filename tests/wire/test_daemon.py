@@ -34,6 +34,12 @@ def test_bad_options(arguments):
     assert ended.stderr.strip(), "no word about what is wrong"
 
 
+def test_a_processor_that_is_not_there(folder):
+    ended = run("--worker-cpus", "1023", "--qmp", str(folder / "qmp.sock"))
+    assert ended.returncode == 1
+    assert "worker-cpus" in ended.stderr and "not there" in ended.stderr
+
+
 def test_the_same_id_twice(folder):
     device = f"id=a,frontend={folder}/a,backend=vhost-user:{folder}/b"
     ended = run("--device", device, "--device", device.replace("/a,", "/c,"))

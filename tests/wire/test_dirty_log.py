@@ -9,6 +9,7 @@ from svqwire.load import Load
 from svqwire.memory import MIB, PAGE, GuestMemory
 from svqwire.message import Id
 from svqwire.migration import Copy
+from svqwire.pairs import Pair
 from svqwire.qmp import QmpError
 from svqwire.ring import WRITE
 from svqwire.wait import wait_until
@@ -45,8 +46,16 @@ def made(bench, request):
     return bench(devices=2, shadow=request.param)
 
 
-def test_whole_writable_length(made):
+@pytest.fixture(params=["split-split", "split-packed", "packed-split", "packed-packed"])
+def paired(request, folder, closing):
+    """A function that makes a bench with that pair of ring formats."""
+    return lambda **options: closing(Pair(request.param).bench(folder, **options))
+
+
+@pytest.mark.parametrize("shadow", ["on", "auto"])
+def test_whole_writable_length(paired, shadow):
     """The used length may be small although everything was written."""
+    made = paired(devices=2, shadow=shadow)
     unit = made.unit
     log = logging(unit, log_for(unit))
     unit.backend.short = True
@@ -60,6 +69,7 @@ def test_whole_writable_length(made):
     assert log.intact()
     assert made.svqd.device("dev0")["logging"] == "shadow"
     assert made.svqd.device("dev0")["mode"] == "shadow"
+    made.units[1].io()
 
 
 def test_used_ring(made):
@@ -148,10 +158,10 @@ def test_buffers_held_when_logging_starts(made, drain):
     copy.finish()
 
 
-def test_log_too_small(bench):
+def test_log_too_small(paired):
     """Chains with pages behind the log: their queue is broken, the others go on, and no byte
     outside the log is written."""
-    made = bench(devices=2, shadow="on")
+    made = paired(devices=2, shadow="on")
     unit = made.unit
     first, second = unit.guest.queues
     log = logging(unit, DirtyLog(8 * MIB // PAGE // 8, offset=PAGE))
@@ -213,16 +223,16 @@ def test_odd_size(folder, bench, offset):
 
 
 @pytest.mark.parametrize("shadow, workers", [("on", 1), ("auto", 2), ("on", 3)])
-def test_swaps_under_load(bench, shadow, workers):
+def test_swaps_under_load(paired, shadow, workers):
     """After the reply to SET_LOG_BASE no bit lands in the old log, and none is lost."""
-    made = bench(shadow=shadow, queues=4, arguments=["--workers", str(workers)])
+    made = paired(shadow=shadow, queues=4, arguments=["--workers", str(workers)])
     unit = made.unit
     log = logging(unit, log_for(unit))
     copy = Copy(unit.guest)
     copy.everything()
     load = Load(unit.guest)
     old = []
-    for _ in range(40):
+    for _ in range(30):
         load.wait_rounds(1)
         previous, log = log, log_for(unit)
         unit.vmm.set_log_base(log)

@@ -45,7 +45,8 @@ class Case:
         keys = {"offer": "+".join(self.offer)} if self.offer else {}
         self.svqd.qmp.command(
             "device-add", id=name, frontend=str(folder / f"{name}.front"), ring=self.ring,
-            backend=f"vhost-user:{backend.path}", shadow=self.shadow, **keys)
+            backend=f"vhost-user:{backend.path}", shadow=self.shadow, descriptors="copied",
+            **keys)
         vmm = AckingQemu(folder / f"{name}.front", vm)
         try:
             vmm.connect(config=False)

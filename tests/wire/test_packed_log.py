@@ -2,12 +2,11 @@
 
 import pytest
 from svqwire.dirtylog import DirtyLog, pages_of
-from svqwire.load import Load
 from svqwire.memory import MIB, PAGE
 from svqwire.migration import Copy
 from svqwire.pairs import Pair
 from svqwire.wait import wait_until
-from test_dirty_log import log_for, logging, read_pages, written_pages
+from test_dirty_log import log_for, logging, written_pages
 
 LONG = 600  # descriptors: three pages of them
 
@@ -26,23 +25,6 @@ def ring_pages(ring):
     """(descriptors, driver area, device area)"""
     return [pages_of(gpa, size) for gpa, size in
             zip((ring.desc_gpa, ring.avail_gpa, ring.used_gpa), ring.sizes)]
-
-
-def test_whole_writable_length(paired):
-    """The used length may be small although everything was written."""
-    made = paired(devices=2, shadow="on")
-    unit = made.unit
-    log = logging(unit, log_for(unit))
-    unit.backend.short = True
-    for queue in unit.guest.queues:
-        chain = queue.submit([b"q" * 5000], [5 * PAGE, 1, 100])
-        queue.complete(1)
-        assert chain.length == 1
-        pages = log.pages()
-        assert written_pages(chain) <= pages, "writable pages are missing in the log"
-        assert not read_pages(chain) & pages, "a readable page is in the log"
-    assert log.intact()
-    made.units[1].io()
 
 
 @pytest.mark.parametrize("shadow", ["on", "auto"])
@@ -135,33 +117,6 @@ def test_buffers_held_when_logging_starts(paired, pair, drain, shadow):
     copy.finish()
 
 
-@pytest.mark.parametrize("shadow, workers", [("on", 1), ("auto", 2)])
-def test_swaps_under_load(paired, shadow, workers):
-    """After the reply to SET_LOG_BASE no bit lands in the old log, and none is lost."""
-    made = paired(shadow=shadow, queues=3, arguments=["--workers", str(workers)])
-    unit = made.unit
-    log = logging(unit, log_for(unit))
-    copy = Copy(unit.guest)
-    copy.everything()
-    load = Load(unit.guest)
-    old = []
-    for _ in range(25):
-        load.wait_rounds(1)
-        previous, log = log, log_for(unit)
-        unit.vmm.set_log_base(log)
-        old.append((previous, previous.bytes()))
-    load.wait_rounds(2)
-    load.close()
-    unit.vmm.stop()
-    for previous, content in old:
-        assert previous.bytes() == content, "a bit landed in a log that was replaced"
-        assert previous.intact()
-        copy.dirty(previous.pages())
-        previous.close()
-    copy.dirty(log.pages())
-    copy.finish()
-
-
 def test_log_ends_and_starts_again(paired, pair):
     """LOG_ALL switches: a device that could pass through is shadowed while it logs and only
     then; a bound one stays, and logs only then."""
@@ -182,24 +137,6 @@ def test_log_ends_and_starts_again(paired, pair):
         unit.io()
         assert not log.pages(), "logged after logging had ended"
     made.units[1].io()
-
-
-def test_log_too_small_for_a_buffer(folder, closing):
-    made = closing(Pair("packed-packed").bench(folder, devices=2, shadow="on"))
-    unit = made.unit
-    first, second = unit.guest.queues
-    log = logging(unit, DirtyLog(8 * MIB // PAGE // 8, offset=PAGE))
-    unit.io(8)
-    for pool in second.ring.buffers.values():
-        pool.region, pool.free = 1, {}  # from 4 GiB on
-    second.err.take()
-    second.submit([b"high"], [64])
-    made.qmp.wait_event("QUEUE_ERROR", id="dev0", queue=1)
-    assert second.err.wait(5), "the err eventfd was not signalled"
-    assert log.intact(), "written outside the log"
-    first.io(16)
-    made.units[1].io()
-    made.fresh()
 
 
 @pytest.mark.parametrize("area", ["desc_gpa", "used_gpa"])

@@ -6,8 +6,8 @@ from svqwire.flavours import Dpdk
 from svqwire.memory import MIB
 from svqwire.migration import Copy, follow
 from svqwire.pairs import PACKED_FEATURES
-from svqwire.qemu import Qemu, QemuNet
-from svqwire.route import REFUSED, Route
+from svqwire.qemu import Qemu
+from svqwire.route import Route
 from svqwire.virtio_user import VirtioUser
 
 FEATURES = PACKED_FEATURES | wire.F_IN_ORDER
@@ -61,68 +61,6 @@ def test_memory_slots_come_and_go(route, guest, closing):
         vmm.update_memory()
         vm.io(16)
     vmm.quiet()
-
-
-def test_net_pairs(route, guest, closing):
-    way, vm = route(features=FEATURES), guest(4, in_order=True, **RINGS)
-    vmm = connected(closing, way, vm, QemuNet)
-    bases = None
-    for _ in range(3):
-        vmm.start(bases)
-        vm.io(16)
-        way.turn()
-        vm.io(16)
-        bases = vmm.stop()
-    vmm.quiet()
-
-
-def test_log_start_and_stop(route, guest, closing, kind):
-    """One log, harvested while the device writes to it; stopped and started again."""
-    way, vm = route(logs=kind == "direct", features=FEATURES), guest(2, **{**RINGS, "num": 600})
-    vmm = connected(closing, way, vm)
-    vmm.start()
-    way.tolerate(REFUSED)  # the shadow that logs stays
-    for _ in range(3):
-        vm.io(8)
-        way.turn()
-        copy = Copy(vm)
-        log = vmm.start_log()
-        copy.everything()
-        for _ in range(4):
-            vm.io(60)
-            copy.dirty(log.pages())
-        bases = vmm.stop()
-        copy.dirty(log.pages())
-        copy.finish()
-        assert log.intact()
-        vmm.stop_log()
-        vmm.start(bases)
-        vm.io(8)
-        log.close()
-    vmm.quiet()
-
-
-def test_start_while_migrating(route, guest, closing, kind):
-    """LOG_ALL comes with the first SET_FEATURES, before any SET_LOG_BASE."""
-    way, vm = route(logs=kind == "direct", features=FEATURES), guest(2, **RINGS)
-    vmm = connected(closing, way, vm)
-    way.tolerate(REFUSED)  # the shadow that logs stays
-    for _ in range(2):
-        copy = Copy(vm)
-        copy.everything()
-        log = vmm.start_logged()
-        vm.io(24)
-        way.turn()
-        vm.io(24)
-        vmm.stop()
-        copy.dirty(log.pages())
-        copy.finish()
-        assert log.intact()
-        log.close()
-        vm.restart()
-    vmm.stop_log()
-    vmm.start()
-    vm.io(8)
 
 
 # What the two hosts' back-ends have: a guest with packed rings moves between them all the same.

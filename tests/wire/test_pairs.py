@@ -283,8 +283,7 @@ def test_sessions_that_end_in_the_middle(paired, who):
             made.fresh()
         else:
             shadowed = made.svqd.device("dev0")["mode"] == "shadow"
-            unit.backend.hold = False
-            unit.backend.disconnect()
+            unit.backend.abandon()
             if shadowed:
                 unit.guest.drain()
             else:

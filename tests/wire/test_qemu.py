@@ -13,6 +13,17 @@ from svqwire.route import REFUSED
 from svqwire.wait import wait_until
 
 NO_SLOTS = PROTOCOL & ~wire.P_MEM_SLOTS
+# What the back-end has, and the guest.
+RINGS = {
+    "split": ({}, dict(event_idx=True, indirect=True)),
+    "packed": ({"features": PACKED_FEATURES | wire.F_IN_ORDER},
+               dict(packed=True, event_idx=True, indirect=True, num=600)),
+}
+
+
+@pytest.fixture(params=RINGS)
+def rings(request):
+    return RINGS[request.param]
 
 
 def connected(closing, way, vm, cls=Qemu):
@@ -100,9 +111,10 @@ def test_masking_swaps_calls(route, guest, closing):
     vmm.quiet()
 
 
-def test_log_start_and_stop(route, guest, closing, kind):
+def test_log_start_and_stop(route, guest, closing, kind, rings):
     """One log, harvested while the device writes to it; stopped and started again."""
-    way, vm = route(logs=kind == "direct"), guest(2, event_idx=True, indirect=True)
+    has, uses = rings
+    way, vm = route(logs=kind == "direct", **has), guest(2, **uses)
     vmm = connected(closing, way, vm)
     vmm.start()
     way.tolerate(REFUSED)  # the shadow that logs stays
@@ -113,14 +125,14 @@ def test_log_start_and_stop(route, guest, closing, kind):
         log = vmm.start_log()
         copy.everything()
         for _ in range(4):
-            vm.io(24)
+            vm.io(60)
             copy.dirty(log.pages())
-        vmm.stop()
+        bases = vmm.stop()
         copy.dirty(log.pages())
         copy.finish()
         assert log.intact()
         vmm.stop_log()
-        vmm.start([queue.ring.base() for queue in vm.queues])
+        vmm.start(bases)
         vm.io(8)
         log.close()
     vmm.quiet()
@@ -128,11 +140,12 @@ def test_log_start_and_stop(route, guest, closing, kind):
         way.svqd.wait_mode("dev0", "pass-through")
 
 
-def test_start_while_migrating(route, guest, closing, kind):
+def test_start_while_migrating(route, guest, closing, kind, rings):
     """A migration that began before the driver started the device (or across its reset) changes
     the start: LOG_ALL is set with the first SET_FEATURES, before any SET_LOG_BASE, which comes
     after the rings are described and before they are enabled."""
-    way, vm = route(logs=kind == "direct"), guest(2, event_idx=True)
+    has, uses = rings
+    way, vm = route(logs=kind == "direct", **has), guest(2, **uses)
     vmm = connected(closing, way, vm)
     way.tolerate(REFUSED)  # the shadow that logs stays
     for _ in range(2):
@@ -153,9 +166,10 @@ def test_start_while_migrating(route, guest, closing, kind):
     vm.io(8)
 
 
-def test_net_pairs(route, guest, closing):
+def test_net_pairs(route, guest, closing, rings):
     """One vhost device per queue pair: features repeat, the rest comes once."""
-    way, vm = route(), guest(4, event_idx=True)
+    has, uses = rings
+    way, vm = route(**has), guest(4, **uses)
     vmm = connected(closing, way, vm, QemuNet)
     bases = None
     for _ in range(3):

@@ -107,8 +107,7 @@ def test_resubmitted(bench):
         held = made.unit.backend.queues[1].held
         wait_until(lambda: len(held) == round, "the back-end has them")
         assert made.svqd.queue("dev0", 1)["in-flight"] == round
-        made.unit.backend.hold = False
-        made.unit.backend.disconnect()
+        made.unit.backend.abandon()
         data = made.qmp.wait_event("DEVICE_BACKEND_RECOVERED", id="dev0")["data"]
         made.unit.guest.drain()
         total += round

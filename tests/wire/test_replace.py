@@ -12,7 +12,7 @@ from svqwire.mortal import TRACKING
 from svqwire.pairs import Pair
 from svqwire.pump import SEED
 from svqwire.qmp import QmpError
-from svqwire.scene import Command, Scene
+from svqwire.scene import Command
 from svqwire.wait import wait_until
 
 SECOND = 1_000_000  # microseconds

@@ -87,7 +87,7 @@ def test_requests_in_flight_are_dropped(pair, folder, closing):
 
 def test_a_broken_queue_is_reset(pair, folder, closing):
     """A queue that its guest broke works again after its reset; nobody else noticed anything."""
-    made = resetting(pair, folder, closing, shadow="on")
+    made = resetting(pair, folder, closing, shadow="on", keys={"descriptors": "copied"})
     unit, queue = made.unit, made.unit.guest.queues[1]
     for _ in range(3):
         queue.io(5)

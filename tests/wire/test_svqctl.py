@@ -120,6 +120,15 @@ def test_status_of_added_features(bench):
     assert ended.returncode == 1 and "Can't set shadow=off on dev0" in ended.stderr
 
 
+def test_status_of_descriptors(bench):
+    """Only where the key says something else than it does by default."""
+    made = bench(devices=2, shadow="on", keys=dict(descriptors="copied"))
+    for name, shown in (("dev0", 1), ("dev1", 0)):
+        text = run("-s", made.svqd.qmp_path, "status", name).stdout
+        assert len(re.findall(r"\n  descriptors +copied\n", text)) == shown, text
+        assert "shared" not in text
+
+
 def test_status_in_pass_through(idle, ctl):
     """One ring, which the back-end has as the guest made it."""
     idle.unit.start()

@@ -171,7 +171,7 @@ def test_tables_longer_than_the_ring(paired):
 def test_table_longer_than_any(paired):
     """2000 entries, in a ring of 8: refused as the guest's fault."""
     memory = GuestMemory(((0, 64 * MIB),))
-    made = paired(devices=1, shadow="on", memory=memory)
+    made = paired(devices=1, shadow="on", memory=memory, keys={"descriptors": "copied"})
     queue = made.unit.guest.queues[0]
     queue.err.take()
     submit(queue, 2000)

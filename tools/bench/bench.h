@@ -18,5 +18,6 @@ enum bench_status bench_usage_error(const char *text, const char *detail);
  * starting afresh.
  */
 enum bench_status bench_relay(int argc, char **argv);
+enum bench_status bench_path(int argc, char **argv);
 
 #endif

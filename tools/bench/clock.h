@@ -33,6 +33,18 @@ static inline uint64_t bench_now_ns(void)
     return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
 }
 
+static inline void bench_sleep_us(unsigned us)
+{
+    const struct timespec t = {us / 1000000, (long)(us % 1000000) * 1000};
+
+    nanosleep(&t, NULL);
+}
+
+static inline void bench_sleep_ms(unsigned ms)
+{
+    bench_sleep_us(1000 * ms);
+}
+
 #if defined(__x86_64__)
 
 #define BENCH_TICK "TSC cycle"

@@ -14,6 +14,7 @@ static const char help[] =
     "\n"
     "Commands:\n"
     "  relay    the relay's own time per buffer, for every pair of ring formats\n"
+    "  path     svqd between a guest and a device: throughput, latency, pauses, many devices\n"
     "\n"
     "Options:\n"
     "  -V, --version    print the version and exit\n"
@@ -27,6 +28,7 @@ static const struct command {
     enum bench_status (*run)(int argc, char **argv);
 } commands[] = {
     {"relay", bench_relay},
+    {"path", bench_path},
 };
 
 enum bench_status bench_usage_error(const char *text, const char *detail)
@@ -49,6 +51,15 @@ static int option(const char *name)
     return (int)bench_usage_error("no such option: ", name);
 }
 
+/* Half a result is none: a full disk, or a pipe that nobody reads. */
+static int finish(enum bench_status status)
+{
+    if (!ferror(stdout) && fflush(stdout) == 0)
+        return (int)status;
+    perror("svq-bench: cannot write what was measured");
+    return BENCH_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2)
@@ -57,6 +68,6 @@ int main(int argc, char **argv)
         return option(argv[1]);
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
         if (!strcmp(commands[i].name, argv[1]))
-            return (int)commands[i].run(argc - 1, argv + 1);
+            return finish(commands[i].run(argc - 1, argv + 1));
     return (int)bench_usage_error("no such command: ", argv[1]);
 }

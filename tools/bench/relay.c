@@ -13,8 +13,6 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#include <shadowvq/vhost_user.h>
-
 /* One in so many may be a disturbed one without doing harm to a median. */
 #define DISTURBED_MAX 4u
 
@@ -45,21 +43,18 @@ static void free_cases(struct relay_run *run)
     free(run->cases);
 }
 
-static bool make_pair(const struct relay_options *o, const struct relay_case *c, unsigned pair,
+static bool make_pair(const struct relay_run *run, const struct relay_case *c, enum relay_pair pair,
                       struct relay_figures *figures)
 {
-    const uint64_t packed = SVQ_BIT(SVQ_F_RING_PACKED);
-    bool guest = pair == PAIR_PACKED_SPLIT || pair == PAIR_PACKED_PACKED;
-    bool backend = pair == PAIR_SPLIT_PACKED || pair == PAIR_PACKED_PACKED;
-    struct bench_world_config config = {
-        .num = o->size,
-        .guest_features = c->setup->guest_features | (guest ? packed : 0),
-        .backend_features = c->setup->backend_features | (backend ? packed : 0),
-        .shape = {c->descriptors, c->setup->indirect},
-        .reverse = c->setup->reverse,
-        .log = c->log,
-    };
-    int err = bench_world_new(&config, &figures->world);
+    const struct relay_options *o = run->options;
+    struct bench_world_config config = relay_world_config(c->setup, pair);
+    int err;
+
+    config.num = o->size;
+    config.shape.descs = c->descriptors;
+    config.log = c->log;
+    config.hand = run->hand;
+    err = bench_world_new(&config, &figures->world);
 
     figures->config = config;
     figures->forward = calloc(o->slots, sizeof(double));
@@ -82,7 +77,7 @@ static bool add_case(struct relay_run *run, const struct relay_setup *setup, uns
     c->batch = batch;
     c->log = log;
     for (unsigned p = 0; p < RELAY_PAIRS; p++)
-        if ((o->pairs & 1u << p) && !make_pair(o, c, p, &c->pairs[p]))
+        if ((o->pairs & 1u << p) && !make_pair(run, c, p, &c->pairs[p]))
             return false;
     return true;
 }
@@ -109,12 +104,12 @@ static bool make_cases(struct relay_run *run)
 
 /* ---- Measuring ------------------------------------------------------------------------------- */
 
-/* How often another thread took the processor away. */
+/* How often another thread took the processor away from one of ours. */
 static long interruptions(void)
 {
     struct rusage usage;
 
-    return getrusage(RUSAGE_THREAD, &usage) < 0 ? 0 : usage.ru_nivcsw;
+    return getrusage(RUSAGE_SELF, &usage) < 0 ? 0 : usage.ru_nivcsw;
 }
 
 /*
@@ -151,8 +146,11 @@ static bool measure_slot(struct relay_run *run, struct relay_case *c, unsigned p
     if (!move_world(figures))
         return false;
     do {
-        long before = interruptions();
+        long before;
 
+        if (run->hand)
+            bench_hand_wait(run->hand);
+        before = interruptions();
         quiet = bench_clock_quiet(&run->clock);
         if (bench_world_slot(figures->world, c->batch, run->options->slot_us * UINT64_C(1000),
                              &run->clock, &sample) < 0) {
@@ -160,7 +158,8 @@ static bool measure_slot(struct relay_run *run, struct relay_case *c, unsigned p
                     relay_pair_names[pair], c->batch, bench_world_trouble(figures->world));
             return false;
         }
-        quiet = bench_clock_quiet(&run->clock) && quiet && interruptions() == before;
+        quiet = bench_clock_quiet(&run->clock) && quiet && interruptions() == before &&
+                (!run->hand || bench_hand_near(run->hand));
         again = !quiet && run->repeated < run->repeats;
         run->repeated += again;
         run->disturbed += !quiet && !again;
@@ -243,10 +242,10 @@ static bool summarize(struct relay_run *run)
 
         summarize_case(run, c, scratch);
         run->noisy_cases += c->noisy;
-        for (unsigned p = 0; p < RELAY_PAIRS; p++) {
+        for (unsigned p = 0; p < RELAY_PAIRS && relay_pairs_alike(c->setup); p++) {
             if (c->pairs[p].ratio.median > worst) {
                 worst = c->pairs[p].ratio.median;
-                run->worst_case = i;
+                run->worst = c;
                 run->worst_pair = p;
             }
         }
@@ -269,6 +268,10 @@ enum bench_status bench_relay(int argc, char **argv)
         fprintf(stderr, "svq-bench: cannot run on processor %d\n", options.cpu);
         return BENCH_FAILED;
     }
+    if (options.relay_cpu >= 0 && bench_hand_new(options.relay_cpu, &run.hand)) {
+        fprintf(stderr, "svq-bench: the relay cannot run on processor %d\n", options.relay_cpu);
+        return BENCH_FAILED;
+    }
     bench_clock_calibrate(&run.clock);
     if (make_cases(&run) && measure(&run) && summarize(&run)) {
         if (options.json)
@@ -278,5 +281,6 @@ enum bench_status bench_relay(int argc, char **argv)
         status = run.noisy ? BENCH_NOISY : BENCH_OK;
     }
     free_cases(&run);
+    bench_hand_free(run.hand);
     return status;
 }

@@ -28,10 +28,23 @@ struct relay_setup {
     bool chained;              /* several descriptors per chain */
     bool indirect;
     bool reverse;
+    bool share; /* the back-end may read the guest's descriptors */
 };
 
-#define RELAY_SETUPS 8u
+#define RELAY_SETUPS 9u
 extern const struct relay_setup relay_setups[RELAY_SETUPS];
+
+/*
+ * Do all pairs do the same work? Descriptors are shared between split rings only: to hold the other
+ * pairs against that one says nothing about how well they are done.
+ */
+static inline bool relay_pairs_alike(const struct relay_setup *setup)
+{
+    return !setup->share;
+}
+
+/* With one descriptor per chain, no log, and a ring whose size is for the caller to say. */
+struct bench_world_config relay_world_config(const struct relay_setup *setup, enum relay_pair pair);
 
 #define RELAY_LIST_MAX  8u
 #define RELAY_SLOTS_MAX 10001u
@@ -49,7 +62,8 @@ struct relay_options {
     unsigned slot_us;
     unsigned repeats; /* of disturbed slots, for each that counts */
     double max_spread;
-    int cpu; /* -1: the one it starts on */
+    int cpu;       /* -1: the one it starts on */
+    int relay_cpu; /* -1: the same */
     bool json;
     bool detail;
 };
@@ -80,6 +94,7 @@ struct relay_case {
 struct relay_run {
     const struct relay_options *options;
     struct bench_clock clock;
+    struct bench_hand *hand; /* on relay_cpu; NULL: none */
     struct relay_case *cases;
     unsigned case_count;
     unsigned slots;     /* measured of each pair in each case */
@@ -88,8 +103,9 @@ struct relay_run {
     unsigned disturbed; /* count all the same, since there were no repeats left */
     unsigned measured;  /* slots that count, disturbed or not */
     unsigned noisy_cases;
-    bool noisy;          /* no result */
-    unsigned worst_case; /* where the slowest pair is farthest from the fastest */
+    bool noisy;                     /* no result */
+    const struct relay_case *worst; /* where the slowest pair is farthest from the fastest; NULL:
+                                       no case has pairs that are alike */
     unsigned worst_pair;
     double seconds;
 };

@@ -6,32 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <shadowvq/vhost_user.h>
-
-#define EVENT_IDX SVQ_BIT(SVQ_F_EVENT_IDX)
-#define INDIRECT  SVQ_BIT(SVQ_F_INDIRECT_DESC)
-#define IN_ORDER  SVQ_BIT(SVQ_F_IN_ORDER)
-
-const char *const relay_pair_names[RELAY_PAIRS] = {"split>split", "split>packed", "packed>split",
-                                                   "packed>packed"};
-
-const struct relay_setup relay_setups[RELAY_SETUPS] = {
-    {"plain", "one descriptor per buffer, no ring features", 0, 0, false, false, false},
-    {"event_idx", "EVENT_IDX on both sides", EVENT_IDX, EVENT_IDX, false, false, false},
-    {"in_order", "IN_ORDER on both sides", IN_ORDER, IN_ORDER, false, false, false},
-    {"both", "EVENT_IDX and IN_ORDER on both sides", EVENT_IDX | IN_ORDER, EVENT_IDX | IN_ORDER,
-     false, false, false},
-    {"reordered", "IN_ORDER at the guest only; the back-end completes each batch in reverse",
-     IN_ORDER, 0, false, false, true},
-    {"chained", "several descriptors per buffer", 0, 0, true, false, false},
-    {"indirect",
-     "the same in an indirect table, which the back-end takes: forwarded where both\n"
-     "             formats are the same, else converted",
-     INDIRECT, INDIRECT, true, true, false},
-    {"flattened", "the same in an indirect table, which the back-end does not take", INDIRECT, 0,
-     true, true, false},
-};
-
 static const char help[] =
     "Usage: svq-bench relay [OPTION]...\n"
     "\n"
@@ -53,6 +27,7 @@ static const char help[] =
     "  --max-spread PERCENT  interquartile range over median beyond which a figure is noise\n"
     "                       (default 15)\n"
     "  --cpu N              run on that processor (default: where it starts)\n"
+    "  --relay-cpu N        the relay on that one, apart from its ends (default: the same)\n"
     "  --detail             forward and back, confidence intervals, cycles: a line per pair\n"
     "  --json               print JSON\n"
     "  -h, --help           print this help and exit\n"
@@ -71,6 +46,7 @@ enum {
     OPT_REPEATS,
     OPT_MAX_SPREAD,
     OPT_CPU,
+    OPT_RELAY_CPU,
     OPT_DETAIL,
     OPT_JSON,
 };
@@ -87,6 +63,7 @@ static const struct option long_options[] = {
     {"repeats", required_argument, NULL, OPT_REPEATS},
     {"max-spread", required_argument, NULL, OPT_MAX_SPREAD},
     {"cpu", required_argument, NULL, OPT_CPU},
+    {"relay-cpu", required_argument, NULL, OPT_RELAY_CPU},
     {"detail", no_argument, NULL, OPT_DETAIL},
     {"json", no_argument, NULL, OPT_JSON},
     {"help", no_argument, NULL, 'h'},
@@ -230,6 +207,11 @@ static const char *take_option(int code, struct relay_options *o)
             return "--cpu expects a processor's number";
         o->cpu = (int)cpu;
         return NULL;
+    case OPT_RELAY_CPU:
+        if (!take_number(optarg, 0, 1023, &cpu))
+            return "--relay-cpu expects a processor's number";
+        o->relay_cpu = (int)cpu;
+        return NULL;
     case OPT_DETAIL:
         o->detail = true;
         return NULL;
@@ -272,6 +254,7 @@ int relay_parse(int argc, char **argv, struct relay_options *o)
         .repeats = 2,
         .max_spread = 0.15,
         .cpu = -1,
+        .relay_cpu = -1,
     };
     while ((code = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
         const char *wrong;

@@ -61,7 +61,10 @@ static void print_brief(const struct relay_run *run, FILE *out)
                 svq_table_cell(&table, "%.1f (%.1f + %.1f)", f->ns_total.median,
                                f->ns_forward.median, f->ns_back.median);
         }
-        svq_table_cell(&table, "%.2f", worst_ratio(c));
+        if (relay_pairs_alike(c->setup))
+            svq_table_cell(&table, "%.2f", worst_ratio(c));
+        else
+            svq_table_cell(&table, "-");
         svq_table_cell(&table, "%.0f %%%s", 100 * worst_spread(c), c->noisy ? " !" : "");
     }
     svq_table_print(&table, 0, out);
@@ -98,10 +101,19 @@ static void print_detail(const struct relay_run *run, FILE *out)
     svq_table_release(&table);
 }
 
+static void print_worst(const struct relay_run *run, FILE *out)
+{
+    const struct relay_case *c = run->worst;
+
+    if (c)
+        fprintf(out, "Slowest against fastest pair: at most %.2f (%s, %s, batch %u, log %s).\n",
+                c->pairs[run->worst_pair].ratio.median, relay_pair_names[run->worst_pair],
+                c->setup->name, c->batch, c->log ? "on" : "off");
+}
+
 void relay_print(const struct relay_run *run, FILE *out)
 {
     const struct relay_options *o = run->options;
-    const struct relay_case *worst = &run->cases[run->worst_case];
 
     fprintf(out,
             "The relay's own time: ns per buffer (forward + back), medians of %u slots of %u us.\n"
@@ -109,13 +121,17 @@ void relay_print(const struct relay_run *run, FILE *out)
             "1 ns = %.3f " BENCH_TICK "s, of which the clock takes %.0f (subtracted).\n\n",
             run->slots, o->slot_us, o->size, o->descriptors, run->clock.ticks_per_ns,
             run->clock.overhead);
+    if (run->hand)
+        fprintf(
+            out,
+            "The relay runs on processor %d, its ends on another one: %.0f ns there and back.\n\n",
+            o->relay_cpu, bench_hand_usual(run->hand));
     if (o->detail)
         print_detail(run, out);
     else
         print_brief(run, out);
-    fprintf(out, "\nSlowest against fastest pair: at most %.2f (%s, %s, batch %u, log %s).\n",
-            worst->pairs[run->worst_pair].ratio.median, relay_pair_names[run->worst_pair],
-            worst->setup->name, worst->batch, worst->log ? "on" : "off");
+    fputc('\n', out);
+    print_worst(run, out);
     fprintf(out, "%.1f s; %u slots repeated because something else ran on this core", run->seconds,
             run->repeated);
     if (run->disturbed)
@@ -163,25 +179,36 @@ static json_t *case_json(const struct relay_run *run, const struct relay_case *c
                      (int)c->noisy, "pairs", pairs);
 }
 
+static json_t *worst_json(const struct relay_run *run)
+{
+    const struct relay_case *c = run->worst;
+
+    if (!c)
+        return json_null();
+    return json_pack("{s:s, s:i, s:b, s:s, s:f}", "setup", c->setup->name, "batch", (int)c->batch,
+                     "log", (int)c->log, "pair", relay_pair_names[run->worst_pair], "ratio",
+                     c->pairs[run->worst_pair].ratio.median);
+}
+
 void relay_print_json(const struct relay_run *run, FILE *out)
 {
     const struct relay_options *o = run->options;
-    const struct relay_case *worst = &run->cases[run->worst_case];
     json_t *cases = json_array();
     json_t *all;
 
     for (unsigned i = 0; i < run->case_count; i++)
         json_array_append_new(cases, case_json(run, &run->cases[i]));
     all = json_pack("{s:s, s:s, s:{s:s, s:f, s:f}, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, "
-                    "s:{s:s, s:i, s:b, s:s, s:f}, s:o}",
+                    "s:o, s:o}",
                     "command", "relay", "version", svq_version(), "clock", "unit", BENCH_TICK,
                     "ticks-per-ns", run->clock.ticks_per_ns, "overhead-ticks", run->clock.overhead,
                     "size", (int)o->size, "slots", (int)run->slots, "slot-us", (int)o->slot_us,
                     "repeated-slots", (int)run->repeated, "disturbed-slots", (int)run->disturbed,
                     "seconds", run->seconds, "max-spread", o->max_spread, "noisy", (int)run->noisy,
-                    "worst", "setup", worst->setup->name, "batch", (int)worst->batch, "log",
-                    (int)worst->log, "pair", relay_pair_names[run->worst_pair], "ratio",
-                    worst->pairs[run->worst_pair].ratio.median, "cases", cases);
+                    "worst", worst_json(run), "cases", cases);
+    if (all && run->hand)
+        json_object_update_new(all, json_pack("{s:i, s:f}", "relay-cpu", o->relay_cpu,
+                                              "round-trip-ns", bench_hand_usual(run->hand)));
     if (all && json_dumpf(all, out, JSON_INDENT(2)) == 0)
         fputc('\n', out);
     json_decref(all);

@@ -11,8 +11,7 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Between two samples: their weighted mean. */
-static double quantile(const double *sorted, size_t count, double q)
+double bench_quantile(const double *sorted, size_t count, double q)
 {
     double at = q * (double)(count - 1);
     size_t below = (size_t)at;
@@ -35,10 +34,11 @@ struct bench_summary bench_summary(double *samples, size_t count)
     if (!count)
         return s;
     qsort(samples, count, sizeof(*samples), compare);
-    s.median = quantile(samples, count, 0.5);
+    s.median = bench_quantile(samples, count, 0.5);
     s.low = samples[first < 1 ? 0 : (size_t)first - 1];
     s.high = samples[last >= (double)count ? count - 1 : (size_t)last];
     if (s.median > 0)
-        s.spread = (quantile(samples, count, 0.75) - quantile(samples, count, 0.25)) / s.median;
+        s.spread = (bench_quantile(samples, count, 0.75) - bench_quantile(samples, count, 0.25)) /
+                   s.median;
     return s;
 }

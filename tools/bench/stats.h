@@ -18,4 +18,7 @@ struct bench_summary {
 /* Sorts the samples. */
 struct bench_summary bench_summary(double *samples, size_t count);
 
+/* Of sorted samples, one at least: the one at this part of them, or a mean of two neighbours. */
+double bench_quantile(const double *sorted, size_t count, double q);
+
 #endif

@@ -143,6 +143,7 @@ static int make_relay(struct bench_world *w)
         .guest = {.num = c->num, .features = c->guest_features, .ring = w->guest},
         .backend = {.features = c->backend_features},
         .map = w->map,
+        .may_share = c->share,
     };
     int err = make_shadow(w, &relay);
 
@@ -151,9 +152,12 @@ static int make_relay(struct bench_world *w)
     relay.base =
         svq_ring_format(c->guest_features) == SVQ_RING_PACKED ? SVQ_PACKED_START : SVQ_SPLIT_START;
     err = svq_relay_new(&relay, &w->relay);
-    if (!err)
-        svq_relay_disarm(w->relay);
-    return err;
+    if (err)
+        return err;
+    if (svq_relay_shares(w->relay))
+        w->shadow.desc = w->guest.desc;
+    svq_relay_disarm(w->relay);
+    return 0;
 }
 
 static int make_ends(struct bench_world *w)
@@ -225,33 +229,57 @@ static int broken(struct bench_world *w, const char *trouble)
     return -EPROTO;
 }
 
-/* It moved something and found nothing wrong; now and then an event index comes round. */
-static bool moved(struct bench_world *w)
+/*
+ * The relay's turn, and what it took. Return: it moved something and found nothing wrong; now and
+ * then an event index comes round.
+ */
+static bool moved(struct bench_world *w, uint64_t *ticks)
 {
-    return (svq_relay_poll(w->relay) & (SVQ_RELAY_BUSY | SVQ_RELAY_FAULT)) == SVQ_RELAY_BUSY;
+    unsigned result;
+
+    if (w->config.hand) {
+        result = bench_hand_poll(w->config.hand, w->relay, ticks);
+    } else {
+        uint64_t start = bench_ticks();
+
+        result = svq_relay_poll(w->relay);
+        *ticks = bench_ticks() - start;
+    }
+    return (result & (SVQ_RELAY_BUSY | SVQ_RELAY_FAULT)) == SVQ_RELAY_BUSY;
 }
 
 /* One batch there and back; the relay's ticks in both directions, the clock's own included. */
 static int relay_batch(struct bench_world *w, unsigned batch, uint64_t *forward, uint64_t *back)
 {
-    uint64_t start;
-
     w->driver->offer(w->driver, batch);
-    start = bench_ticks();
-    if (!moved(w))
+    if (!moved(w, forward))
         return broken(w, "the relay took nothing");
-    *forward = bench_ticks() - start;
-
     if (w->device->serve(w->device, w->config.reverse) != (int)batch)
         return broken(w, "the back-end did not find the batch that the guest offered");
-    start = bench_ticks();
-    if (!moved(w))
+    if (!moved(w, back))
         return broken(w, "the relay returned nothing");
-    *back = bench_ticks() - start;
-
     if (w->driver->reap(w->driver) != (int)batch)
         return broken(w, "the guest did not find the batch that the back-end used");
     return 0;
+}
+
+unsigned bench_world_lap_buffers(const struct bench_world *w, unsigned batch)
+{
+    return (w->chains + batch - 1) / batch * batch;
+}
+
+int bench_world_lap(struct bench_world *w, unsigned batch)
+{
+    unsigned left = bench_world_lap_buffers(w, batch);
+    uint64_t forward, back;
+    int err = 0;
+
+    /* As if the log had just been harvested. */
+    if (w->log_bits)
+        memset(w->log_bits, 0, w->log_size);
+    for (; left && !err; left -= batch)
+        err = relay_batch(w, batch, &forward, &back);
+    return err;
 }
 
 int bench_world_slot(struct bench_world *w, unsigned batch, uint64_t slot_ns,
@@ -259,17 +287,11 @@ int bench_world_slot(struct bench_world *w, unsigned batch, uint64_t slot_ns,
 {
     uint64_t ticks = (uint64_t)((double)slot_ns * clock->ticks_per_ns);
     uint64_t forward, back, start;
-    int err;
+    int err = bench_world_lap(w, batch);
 
+    if (err)
+        return err;
     *sample = (struct bench_sample){0};
-    /* As if the log had just been harvested. */
-    if (w->log_bits)
-        memset(w->log_bits, 0, w->log_size);
-    for (unsigned warm = 0; warm < w->chains; warm += batch) {
-        err = relay_batch(w, batch, &forward, &back);
-        if (err)
-            return err;
-    }
     start = bench_ticks();
     do {
         err = relay_batch(w, batch, &forward, &back);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A relay with everything around it: guest memory, both rings, their ends, a dirty log. All of it
- * belongs to one thread, which plays guest, relay and back-end in turn.
+ * belongs to one thread, which plays guest, relay and back-end in turn; the relay's part it may
+ * have done by another one.
  */
 #ifndef SVQ_BENCH_WORLD_H
 #define SVQ_BENCH_WORLD_H
@@ -10,6 +11,7 @@
 
 #include "clock.h"
 #include "ends.h"
+#include "hand.h"
 
 struct bench_world_config {
     unsigned num;              /* entries of the guest's ring; a power of two */
@@ -17,7 +19,10 @@ struct bench_world_config {
     uint64_t backend_features; /* of SVQ_RELAY_FEATURES */
     struct bench_shape shape;
     bool reverse; /* the back-end completes each batch in reverse */
+    bool share;   /* the relay may have the back-end read the guest's descriptors */
     bool log;     /* a dirty log is written */
+    struct bench_hand
+        *hand; /* the relay's turns are taken by it; NULL: by whoever plays the ends */
 };
 
 struct bench_world;
@@ -43,6 +48,14 @@ struct bench_sample {
  */
 int bench_world_slot(struct bench_world *world, unsigned batch, uint64_t slot_ns,
                      const struct bench_clock *clock, struct bench_sample *sample);
+
+/*
+ * Relay the whole ring once, in batches, without a look at the clock: the same steps whenever it is
+ * called. The log is clear at the beginning. Return: as above.
+ */
+int bench_world_lap(struct bench_world *world, unsigned batch);
+/* Buffers of a lap: as many as it takes to fill the ring, in whole batches. */
+unsigned bench_world_lap_buffers(const struct bench_world *world, unsigned batch);
 
 const char *bench_world_trouble(const struct bench_world *world);
 

@@ -75,6 +75,7 @@ void queue_make_relay(struct queue *q, uint32_t base)
         .backend = {q->shadow.num, q->backend_features, q->shadow.at},
         .base = base,
         .map = q->memory.map,
+        .may_share = q->share,
     };
 
     free(q->tables.host);
@@ -84,11 +85,13 @@ void queue_make_relay(struct queue *q, uint32_t base)
         kit_require(!posix_memalign(&q->tables.host, 4096, q->tables.size));
     config.tables = q->tables;
     assert_int_equal(svq_relay_new(&config, &q->relay), 0);
+    q->shared = svq_relay_shares(q->relay);
 }
 
 void queue_make_lane(struct queue *q, struct svq_engine *engine)
 {
     struct svq_lane_config config = {
+        .poll_us = SVQ_POLL_DEFAULT,
         .relay = q->relay,
         .guest_kick = q->guest_kick,
         .guest_call = q->guest_call,
@@ -105,6 +108,8 @@ void queue_start_backend(struct queue *q, bool shadow, uint32_t base, bool greed
 {
     q->backend.memory = &q->memory;
     q->backend.ring = shadow ? q->shadow : q->ring;
+    if (shadow && q->shared)
+        q->backend.ring.at.desc = q->ring.at.desc;
     q->backend.features = shadow ? q->backend_features : q->guest.features;
     q->backend.base = base;
     q->backend.tables = q->tables;
@@ -149,7 +154,9 @@ struct svq_engine *queue_new_engine(unsigned workers, unsigned poll_us)
 {
     struct svq_engine *engine = NULL;
 
-    assert_int_equal(svq_engine_new(workers, poll_us, &engine), 0);
+    const struct svq_engine_config config = {.workers = workers, .poll_us = (int)poll_us};
+
+    assert_int_equal(svq_engine_new(&config, &engine), 0);
     assert_non_null(engine);
     return engine;
 }

@@ -39,6 +39,8 @@ struct queue {
     struct svq_relay_tables tables;
     uint64_t backend_features;
     uint32_t base; /* the guest's first index; a wrap is near */
+    bool share;    /* may the relay; to be set before it is made */
+    bool shared;   /* and it does */
     struct traffic_guest guest;
     struct traffic_backend backend;
     struct svq_relay *relay;

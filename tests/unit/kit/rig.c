@@ -19,13 +19,26 @@ struct svq_relay_config rig_config(const struct rig *rig, uint32_t base)
         .base = base,
         .map = rig->memory.map,
         .tables = rig->tables,
+        .may_share = rig->share,
     };
+}
+
+/* The back-end's ring as it is told of it. */
+static struct kit_ring backend_ring(const struct rig *rig)
+{
+    struct kit_ring ring = rig->shadow;
+
+    if (svq_relay_shares(rig->relay))
+        ring.at.desc = rig->guest.at.desc;
+    return ring;
 }
 
 void rig_attach(struct rig *rig, bool shadow, uint32_t base)
 {
+    struct kit_ring ring = shadow ? backend_ring(rig) : rig->guest;
+
     kit_device_free(rig->device);
-    rig->device = kit_device_new(rig->memory.map, shadow ? &rig->shadow : &rig->guest,
+    rig->device = kit_device_new(rig->memory.map, &ring,
                                  shadow ? rig->backend_features : rig->features, base);
     if (shadow)
         rig->device->tables = rig->tables;
@@ -97,6 +110,7 @@ void rig_init(struct rig *rig, const struct rig_sides *sides)
     rig->features = sides->guest;
     rig->backend_features = sides->backend;
     rig->base = sides->base;
+    rig->share = sides->share;
     if (sides->guest & PACKED)
         rig->base |= rig->base << 16;
     rig->next_data = RIG_DATA;

@@ -26,7 +26,7 @@
 struct rig {
     struct kit_memory memory;
     struct kit_ring guest;
-    struct kit_ring shadow;
+    struct kit_ring shadow; /* shared: the back-end has the guest's descriptors, and not these */
     void *shadow_memory;
     struct svq_relay_tables tables;
     struct kit_driver *driver;
@@ -36,6 +36,7 @@ struct rig {
     uint64_t features;         /* of the guest's side */
     uint64_t backend_features; /* of the other */
     uint32_t base;             /* the guest ring's first one */
+    bool share;                /* may the back-end have the guest's descriptor table? */
     uint64_t next_data;        /* where rig_buf() takes the next buffer from */
     unsigned completed;        /* see rig_completed() */
 };
@@ -46,6 +47,7 @@ struct rig_sides {
     uint64_t guest;   /* features */
     uint64_t backend; /* features */
     uint32_t base;    /* as in SET_VRING_BASE; packed: its lower half */
+    bool share;       /* as in svq_relay_config.may_share */
 };
 
 /*

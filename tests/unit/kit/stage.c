@@ -186,8 +186,12 @@ void stage_finish(struct stage *s)
 
 void stage_attach(struct stage *s)
 {
+    struct kit_ring ring = s->shadow;
+
+    if (svq_relay_shares(s->relay))
+        ring.at.desc = s->guest.at.desc;
     kit_device_free(s->device);
-    s->device = kit_device_new(s->memory.map, &s->shadow, s->side[1].features,
+    s->device = kit_device_new(s->memory.map, &ring, s->side[1].features,
                                s->shadow.format == SVQ_RING_PACKED ? SVQ_PACKED_START : 0);
     s->device->tables = s->tables;
     s->device->mixed = true;
@@ -204,6 +208,7 @@ void stage_start(struct stage *s)
         .tables = s->tables,
         .inflight = s->part,
         .inflight_entries = s->entries,
+        .may_share = s->share,
     };
 
     kit_require(svq_relay_new(&config, &s->relay) == 0);

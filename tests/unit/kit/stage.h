@@ -23,6 +23,7 @@ struct stage_side {
 struct stage {
     struct stage_side side[2]; /* guest, back-end */
     unsigned entries;          /* of the part */
+    bool share;                /* may the relay; to be set before it starts */
     struct kit_memory memory;
     struct kit_rng rng;
 

@@ -145,6 +145,15 @@ class BackEnd:
     def disconnect(self):
         self.run(self._drop)
 
+    def abandon(self):
+        """Leaves with all that it holds, and holds no more when it is back."""
+
+        def leave():
+            self._drop()
+            self.hold = False
+
+        self.run(leave)
+
     def close(self):
         if self.running:
             self.running = False
