@@ -106,6 +106,13 @@ static void *run(void *opaque)
     return NULL;
 }
 
+/* Also when a signal comes meanwhile: a post left behind would end the next call too early. */
+static void wait_until_done(struct bench_loop *loop)
+{
+    while (sem_wait(&loop->done) < 0 && errno == EINTR)
+        ;
+}
+
 static int start(struct bench_loop *loop, int cpu)
 {
     pthread_attr_t attr;
@@ -126,7 +133,7 @@ static int start(struct bench_loop *loop, int cpu)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     if (!err)
-        sem_wait(&loop->done);
+        wait_until_done(loop);
     return err;
 }
 
@@ -159,8 +166,7 @@ void bench_loop_call(struct bench_loop *loop, void (*fn)(void *arg), void *arg)
     /* Release: pairs with run()'s acquire. */
     atomic_store_explicit(&loop->call, &call, memory_order_release);
     eventfd_write(loop->wake, 1);
-    while (sem_wait(&loop->done) < 0 && errno == EINTR)
-        ;
+    wait_until_done(loop);
     pthread_mutex_unlock(&loop->callers);
 }
 
