@@ -137,7 +137,7 @@ static int worker_start(struct svq_engine *engine, const struct svq_engine_confi
     return err;
 }
 
-static int64_t in_ns(int poll_us)
+int64_t engine_grace(int poll_us)
 {
     return poll_us == SVQ_POLL_ALWAYS ? SVQ_FOREVER : poll_us * SVQ_USEC;
 }
@@ -150,7 +150,7 @@ int svq_engine_new(const struct svq_engine_config *config, struct svq_engine **o
     engine = calloc(1, sizeof(*engine) + config->workers * sizeof(engine->workers[0]));
     if (!engine)
         return -ENOMEM;
-    engine->poll_ns = in_ns(config->poll_us);
+    engine->poll_ns = engine_grace(config->poll_us);
     engine->longest_pause = worker_pauses_in(LONGEST_PAUSE_NS);
     engine->spread_at = engine_now();
     engine->fault_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

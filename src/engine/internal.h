@@ -94,6 +94,8 @@ struct svq_engine {
 };
 
 int64_t engine_now(void);
+/* What it means in nanoseconds; not SVQ_POLL_DEFAULT. */
+int64_t engine_grace(int poll_us);
 
 /* What one instruction of a waiting loop takes is up to the processor: as many as fit in `ns`. */
 unsigned worker_pauses_in(int64_t ns);

@@ -150,7 +150,7 @@ static int64_t grace(const struct svq_engine *engine, int poll_us)
 {
     if (poll_us == SVQ_POLL_DEFAULT)
         return engine->poll_ns;
-    return poll_us == SVQ_POLL_ALWAYS ? SVQ_FOREVER : poll_us * SVQ_USEC;
+    return engine_grace(poll_us);
 }
 
 static int make_lane(struct svq_engine *engine, const struct svq_lane_config *config,

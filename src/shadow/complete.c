@@ -225,6 +225,16 @@ SPECIALISED bool next_used(const struct relay_ring *backend, const struct inflig
            (plan.order == ORDER_ANY || inflight_oldest(t) == used->id);
 }
 
+/* What a batch went through in registers. */
+SPECIALISED void keep_copies(struct svq_relay *relay, const struct complete_plan plan,
+                             const struct relay_ring *guest, const struct relay_ring *backend,
+                             const struct inflight *t)
+{
+    relay_ring_keep(&relay->guest, guest, plan.guest_packed);
+    relay_ring_keep(&relay->backend, backend, plan.backend_packed);
+    inflight_keep(&relay->inflight, t);
+}
+
 /* Return: how many were returned. */
 SPECIALISED unsigned complete_plain(struct svq_relay *relay, const struct complete_plan plan,
                                     unsigned limit)
@@ -273,11 +283,9 @@ SPECIALISED unsigned complete_plain(struct svq_relay *relay, const struct comple
         packed_come_round(&guest.packed, &guest.packed.used);
     if (plan.backend_packed)
         packed_come_round(&backend.packed, &backend.packed.used);
-    relay_ring_keep(&relay->guest, &guest, plan.guest_packed);
-    relay_ring_keep(&relay->backend, &backend, plan.backend_packed);
     inflight_returned(&t, returned, returned);
-    inflight_keep(&relay->inflight, &t);
     relay->stats.chains += returned;
+    keep_copies(relay, plan, &guest, &backend, &t);
     relay->stats.bytes += bytes;
     return returned;
 }
@@ -317,11 +325,9 @@ SPECIALISED unsigned complete_several(struct svq_relay *relay, const struct comp
     }
     if (!returned)
         return 0;
-    relay_ring_keep(&relay->guest, &guest, plan.guest_packed);
-    relay_ring_keep(&relay->backend, &backend, plan.backend_packed);
     inflight_returned(&t, returned, slots);
-    inflight_keep(&relay->inflight, &t);
     relay->stats.chains += returned;
+    keep_copies(relay, plan, &guest, &backend, &t);
     relay->stats.bytes += bytes;
     return returned;
 }

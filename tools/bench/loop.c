@@ -11,9 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+
+#include "event/prompt.h"
 
 #define MAX_PARTIES 2100u
 #define MAX_FDS     1024u
@@ -252,37 +252,13 @@ int bench_loop_tid(const struct bench_loop *loop)
     return loop->tid;
 }
 
-/* As in linux/sched/types.h, which does not go together with sched.h. */
-struct sched_attributes {
-    uint32_t size;
-    uint32_t policy;
-    uint64_t flags;
-    int32_t nice;
-    uint32_t priority;
-    uint64_t runtime;
-    uint64_t deadline;
-    uint64_t period;
-};
-
-void bench_be_prompt(void)
-{
-    struct sched_attributes attributes = {
-        .size = sizeof(attributes),
-        .policy = SCHED_OTHER,
-        .nice = getpriority(PRIO_PROCESS, 0),
-        .runtime = 100 * 1000, /* the slice, in nanoseconds: the shorter one goes first */
-    };
-
-    syscall(SYS_sched_setattr, 0, &attributes, 0);
-}
-
 int bench_go_first(void)
 {
     const struct sched_param first = {.sched_priority = 1};
     int before = sched_getscheduler(0);
 
     if (sched_setscheduler(0, SCHED_FIFO, &first))
-        bench_be_prompt();
+        svq_prompt_start();
     return before;
 }
 

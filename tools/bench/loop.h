@@ -41,14 +41,9 @@ void bench_loop_remove(struct bench_loop *loop, const struct bench_party *party)
 void bench_loop_sleeps(struct bench_loop *loop, bool sleeps);
 
 /*
- * The calling thread has little to do at a time: let it have that at once, even from a thread that
- * polls. As far as the kernel can (Linux 6.12).
- */
-void bench_be_prompt(void);
-
-/*
- * The same, with real-time priority if that is allowed: whoever polls on this processor makes room.
- * Return: the policy to go back to.
+ * The calling thread has little to do at a time: it gets that at once, even from a thread that
+ * polls. With real-time priority if that is allowed, else as svq_prompt_start() can. Return: the
+ * policy to go back to.
  */
 int bench_go_first(void);
 

@@ -2,7 +2,7 @@
 /* The command: runs the parts that were asked for, and writes what they report. */
 #include "path.h"
 #include "bench.h"
-#include "loop.h"
+#include "event/prompt.h"
 
 #include <signal.h>
 #include <stdarg.h>
@@ -141,7 +141,7 @@ enum bench_status bench_path(int argc, char **argv)
 
     if (early >= 0)
         return (enum bench_status)early;
-    bench_be_prompt();
+    svq_prompt_start();
     catch_signals();
     if (!start_report(&report, &options)) {
         path_fail("path", "out of memory");
